@@ -13,7 +13,7 @@ use crate::meter::{self, Edge};
 use crate::plan::Plan;
 use crate::process::PATIENCE;
 use crate::results::Results;
-use crate::system::System;
+use crate::system::{Part, System};
 use crate::systems::control_plane::{Cluster, NAMESPACE, address_of, beatkeeper, name_of};
 
 /// Measures all clients, and adds the results to the files of the folder.
@@ -53,7 +53,8 @@ impl Measurement {
             ensure!(Instant::now() < by, "not all register; its log ends with:\n{}", log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.span(client, instances, Some(process.pid()?)).await?;
+        let part = Part { name: "client", pid: process.pid()?, metrics: None };
+        self.span(client, instances, Some(part)).await?;
         process.stop(PATIENCE).await?;
         // Leases that remain would be counted for the next client.
         ensure!(self.cluster.leases().await? == 0, "{name} has left Leases behind");
@@ -65,8 +66,7 @@ impl Measurement {
         let kubeconfig = self.cluster.plane.kubeconfig();
         if client == "sdk" {
             let mut command = Command::new(std::env::current_exe()?);
-            command.arg("sdk").arg("--kubeconfig").arg(kubeconfig);
-            command.args(["--instances", &instances.to_string()]);
+            command.env("KUBECONFIG", kubeconfig).args(["sdk", &instances.to_string()]);
             return Ok(command);
         }
         let settings = self.folder.join(format!("agent-{instances}.yaml"));
@@ -77,23 +77,21 @@ impl Measurement {
     }
 
     /// Measures a client in steady state, and what the API server counts meanwhile.
-    async fn span(&mut self, client: &str, instances: u32, pid: Option<u32>) -> Result<()> {
+    async fn span(&mut self, client: &str, instances: u32, process: Option<Part>) -> Result<()> {
         eprintln!("clients: {client} with {instances} instances");
         self.plan.instances = instances;
         let results = self.plan.results(System::Beatkeeper, String::new(), 1);
         tokio::time::sleep(self.plan.warm_up).await;
-        self.record(&results, Edge::Began(client), pid).await?;
+        let parts = Vec::from_iter([self.cluster.api_server().await?].into_iter().chain(process));
+        record(&results, Edge::Began(client), &parts).await?;
         tokio::time::sleep(self.plan.steady).await;
-        self.record(&results, Edge::Ended(client), pid).await
+        record(&results, Edge::Ended(client), &parts).await
     }
+}
 
-    async fn record(&self, results: &Results, edge: Edge<'_>, pid: Option<u32>) -> Result<()> {
-        let page = self.cluster.plane.metrics().await?;
-        meter::record_metrics(results, edge, "kube-apiserver", &page)?;
-        let api_server = self.cluster.api_server().await?;
-        meter::record_usage(results, edge, "kube-apiserver", api_server, None, None)?;
-        pid.map_or(Ok(()), |pid| meter::record_usage(results, edge, "client", pid, None, None))
-    }
+async fn record(results: &Results, edge: Edge<'_>, parts: &[Part]) -> Result<()> {
+    meter::record_metrics(results, edge, parts).await?;
+    parts.iter().try_for_each(|part| meter::record_usage(results, edge, part, None, None))
 }
 
 /// Returns the agent's settings file for `instances` instances.

@@ -1,17 +1,17 @@
 //! Measures the cost of an operator: in steady state, while instances come and go, and when an operator starts or
 //! takes over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use beatkeeper_cluster::Part;
 use clap::Args;
 
-mod churn;
 mod measurement;
 mod takeover;
 
 use crate::driver::Driver;
+use crate::messages::{Act, Instance};
 use crate::meter::Edge;
 use crate::plan::{Plan, seconds};
 use crate::process::PATIENCE;
@@ -19,6 +19,9 @@ use crate::relay::Relay;
 use crate::system::System;
 use crate::systems::control_plane::Cluster;
 use measurement::Measurement;
+
+/// The time between two replacements.
+const PACE: Duration = Duration::from_millis(100);
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -70,14 +73,44 @@ async fn play(measurement: &mut Measurement, what: &Cost) -> Result<()> {
     takeover::failovers(measurement, what.failovers).await?;
     // Churn is the last step: it leaves dead Leases, which an operator that starts later would have to read.
     if !what.churn.is_zero() {
-        let operator = measurement.counted_operator().await?;
-        // The operator would give an instance a full ttl from the operator's start, if the instance fell silent
-        // before the operator has seen one of its beats.
-        let all_have_beaten = plan.interval + Duration::from_secs(1);
-        measurement.driver.listen(plan.warm_up.max(all_have_beaten)).await?;
-        measurement.driver.say("instances come and go");
-        let a_second = f64::from(plan.instances) * what.replaced;
-        churn::measure(measurement, &operator, what.churn, a_second).await?;
+        churn(measurement, what).await?;
     }
     measurement.driver.record_strays().map(drop)
+}
+
+/// Measures while instances are replaced: half of the leaving instances deregister, and half fall silent.
+async fn churn(measurement: &mut Measurement, what: &Cost) -> Result<()> {
+    let plan = &what.plan;
+    let operator = measurement.counted_operator().await?;
+    // The operator would give an instance a full ttl from the operator's start, if the instance fell silent before
+    // the operator has seen one of its beats.
+    let all_have_beaten = plan.interval + Duration::from_secs(1);
+    measurement.driver.listen(plan.warm_up.max(all_have_beaten)).await?;
+    measurement.driver.say("instances come and go");
+    let a_second = f64::from(plan.instances) * what.replaced;
+    // The first ttl is not measured. After it, as many deadlines pass as instances fall silent.
+    replace(measurement, plan.ttl, a_second).await?;
+    measurement.record(&operator, Edge::Began("churn")).await?;
+    replace(measurement, what.churn, a_second).await?;
+    measurement.record(&operator, Edge::Ended("churn")).await?;
+    measurement.driver.settle("churn").await
+}
+
+async fn replace(measurement: &mut Measurement, span: Duration, a_second: f64) -> Result<()> {
+    let (began, mut replaced) = (Instant::now(), 0);
+    while began.elapsed() < span {
+        let due = (began.elapsed().as_secs_f64() * a_second) as Instance;
+        let mut leaving = measurement.driver.some(due - replaced);
+        let first = measurement.newcomer;
+        measurement.newcomer += leaving.len() as Instance;
+        // The instance that is one too many falls silent and leaves by turns.
+        let silent = leaving.split_off((leaving.len() + replaced as usize % 2) / 2);
+        replaced = due;
+        measurement.driver.act(Act::Death, silent).await?;
+        measurement.driver.act(Act::Leave, leaving).await?;
+        let new = (first..measurement.newcomer).collect();
+        measurement.driver.act(Act::Return, new).await?;
+        measurement.driver.listen(PACE).await?;
+    }
+    Ok(())
 }

@@ -48,16 +48,13 @@ impl Deaths {
         deaths
     }
 
-    fn key(&self) -> Key {
-        self.inputs.key().clone()
-    }
-
     /// Decides about all, and keeps the decision.
     fn keep(&mut self) {
-        let (key, now) = (self.key(), self.now);
-        let (records, ticket) = self.instances.index.follow(&key);
+        let (key, now) = (self.inputs.key(), self.now);
+        let index = &mut self.instances.index;
+        let (records, ticket) = index.follow(key);
         let verdicts = self.inputs.decide(&records, &self.published, now);
-        self.commit(&verdicts);
+        self.inputs.commit(index, &verdicts, now);
         let premise = self.inputs.with_facts(&records, &self.published, now, Premise::of);
         let (kept, standings) = KeptDecision::new(
             self.inputs.registration(),
@@ -68,29 +65,20 @@ impl Deaths {
             verdicts,
         );
         let standings = standings.iter().map(|(lease, standing)| (lease, *standing));
-        self.instances.index.settle(&key, ticket, standings);
+        index.settle(key, ticket, standings);
         self.kept = Some(kept);
-    }
-
-    fn commit(&mut self, verdicts: &[Verdict]) {
-        let decisions = verdicts.iter().filter_map(Verdict::lease_decision);
-        let key = self.inputs.key();
-        let result = self.instances.index.commit(key, decisions, self.now);
-        assert_eq!(result, CommitResult::Accepted);
     }
 
     /// Decides about what has changed, or about all if no decision is kept. Returns whether the instance is dead.
     fn decide(&mut self, victim: usize) -> bool {
-        let Some(kept) = self.kept.take() else {
-            let records = self.instances.index.records_of(self.inputs.key());
-            let verdicts = self.inputs.decide(&records, &self.published, self.now);
-            self.commit(&verdicts);
+        let (key, now, registration) = (self.inputs.key(), self.now, self.inputs.registration());
+        let index = &mut self.instances.index;
+        let Some(kept) = &mut self.kept else {
+            let verdicts = self.inputs.decide(&index.records_of(key), &self.published, now);
+            self.inputs.commit(index, &verdicts, now);
             return is_dead(&verdicts, victim);
         };
-        let mut kept = kept;
-        let (key, now, registration) = (self.inputs.key(), self.now, self.inputs.registration());
         let late = now - registration.overdue_after(TTL);
-        let index = &mut self.instances.index;
         let unsettled = index.unsettled(key, kept.ticket(), BTreeSet::new(), late);
         let unsettled = unsettled.expect("followed");
         kept.reopen(&unsettled.leases, &key.name);
@@ -101,9 +89,7 @@ impl Deaths {
         index.settle(key, kept.ticket(), renewed.standings());
         kept.renew(renewed, &key.name);
         std::hint::black_box(index.oldest_beat(key, kept.ticket()));
-        let is_dead = is_dead(kept.verdicts(), victim);
-        self.kept = Some(kept);
-        is_dead
+        is_dead(kept.verdicts(), victim)
     }
 
     fn beat(&mut self, without: Option<usize>) {
@@ -116,17 +102,14 @@ impl Deaths {
     /// Lets an instance die. Returns how long the decision took that says so.
     pub fn one_dies(&mut self, victim: usize) -> Duration {
         self.beat(None);
+        let last = beat(0, victim, self.round);
         self.decide(victim);
         for _ in 0..2 {
             self.now = self.now + TTL / 2;
             self.beat(Some(victim));
             self.decide(victim);
         }
-        let lease = format!("service-0.vm-{victim}");
-        let record = self.instances.index.record(self.inputs.key(), &lease);
-        let renewed = record.and_then(|record| record.token.renewed).expect("a beat");
-        let last = beat(0, victim, u64::try_from(renewed).expect("a round"));
-        let lease = Key::new(NAMESPACE, lease);
+        let lease = Key::new(NAMESPACE, format!("service-0.vm-{victim}"));
         self.instances.index.confirm(&lease, LiveRead::Found(last), self.now, self.now);
         let began = Instant::now();
         let is_dead = self.decide(victim);

@@ -37,7 +37,7 @@ impl Driver {
     /// Prints what happens now.
     pub fn say(&self, what: &str) {
         let Run { system, run, instances, .. } = &self.results.run;
-        eprintln!("{system} run {run}, {instances} instances: {what}");
+        eprintln!("{system:?} run {run}, {instances} instances: {what}");
     }
 
     /// Makes instances do something that the watcher is expected to see.
@@ -76,11 +76,6 @@ impl Driver {
             |(instance, act)| json!({ "scenario": scenario, "act": act, "instance": instance });
         self.results.append("missed", self.ledger.give_up().into_iter().map(line))?;
         let done = std::mem::take(&mut self.ledger.done);
-        self.record(&done, scenario)
-    }
-
-    /// Records completed acts.
-    pub fn record(&self, done: &[Done], scenario: &str) -> Result<()> {
         let line = |done: &Done| {
             json!({
                 "scenario": scenario,

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use beatkeeper_core::decide::verdict::{Suspect, Verdict};
-use beatkeeper_core::liveness::index::{CommitResult, Index, LiveRead, Record};
+use beatkeeper_core::liveness::index::{Index, LiveRead, Record};
 use beatkeeper_core::objects::heartbeat::Heartbeat;
 use beatkeeper_core::vocabulary::address::AddressSet;
 use beatkeeper_core::vocabulary::key::Key;
@@ -220,9 +220,7 @@ impl Hour {
         let published: AddressSet =
             instances.filter_map(|record| number(&record.lease)).map(address).collect();
         let verdicts = inputs.decide(&records, &published, now);
-        let outcomes = verdicts.iter().filter_map(Verdict::lease_decision);
-        let settlement = self.index.commit(inputs.key(), outcomes, now);
-        assert_eq!(settlement, CommitResult::Accepted, "no beat comes in between");
+        inputs.commit(&mut self.index, &verdicts, now);
         self.check(&records, &verdicts, now);
         verdicts
     }

@@ -1,14 +1,18 @@
 //! The loader: instances that register, beat, deregister and fall silent, in a process of their own.
 
 use std::collections::HashMap;
+use std::io::stdin;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rand::Rng;
-use tokio::sync::{mpsc, oneshot};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 
@@ -19,7 +23,7 @@ use crate::system::{Registry, Setup};
 /// The delay before the retry of a failed renewal. The clients of all these systems retry as soon as this.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Executes the driver's orders, which arrive on stdin, until stdin ends.
+/// Executes the driver's orders, which arrive through a pipe on stdin, until it ends.
 ///
 /// # Errors
 /// If the system cannot be reached, or an order cannot be read.
@@ -28,9 +32,11 @@ pub async fn run<R: Registry>(setup: &Setup, address: &str, events: Events) -> R
     let (interval, renewals) = (setup.interval, AtomicU64::new(0));
     let loader = Arc::new(Loader { registry, interval, events, renewals });
     let mut running: HashMap<Instance, oneshot::Sender<Act>> = HashMap::new();
-    let mut lines = lines_of_stdin();
+    // A plain read of stdin blocks a thread, which would keep this process from ending after an error.
+    let orders = pipe::Receiver::from_owned_fd(stdin().as_fd().try_clone_to_owned()?)?;
+    let mut orders = BufReader::new(orders).lines();
     loader.events.send(Event::Ready);
-    while let Some(line) = lines.recv().await {
+    while let Some(line) = orders.next_line().await? {
         match serde_json::from_str(&line).with_context(|| format!("no order: {line}"))? {
             Order::Act { act: Act::Return, instances, over } => {
                 for instance in instances {
@@ -51,19 +57,6 @@ pub async fn run<R: Registry>(setup: &Setup, address: &str, events: Events) -> R
         }
     }
     Ok(())
-}
-
-/// Reads stdin on a thread of its own, because a read may block forever.
-fn lines_of_stdin() -> mpsc::UnboundedReceiver<String> {
-    let (tell, lines) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(std::io::Result::ok) {
-            if tell.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    lines
 }
 
 struct Loader<R> {

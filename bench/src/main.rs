@@ -70,7 +70,7 @@ enum Action {
     Watch(Role),
     /// Be the process of a service that uses the SDK.
     #[command(hide = true)]
-    Sdk(sdk::Plan),
+    Sdk { instances: u32 },
 }
 
 /// What the loader and the watcher need to know.
@@ -93,7 +93,7 @@ async fn main() -> anyhow::Result<()> {
         Action::Cost(what) => cost::measure(what).await,
         Action::Clients(plan) => clients::measure(plan).await,
         Action::Plain(plan) => plain::measure(plan).await,
-        Action::Sdk(plan) => sdk::beat(plan).await,
+        Action::Sdk { instances } => sdk::beat(instances).await,
         Action::Report(plan) => report::write(&plan),
         Action::Context { out, mode } => context::note(&out, &mode),
         Action::Load(Role { setup, address }) => systems::load(&setup, &address, events()).await,

@@ -11,9 +11,8 @@ use serde_json::json;
 use crate::driver::Driver;
 use crate::messages::{Act, Instance, Order};
 use crate::meter::{self, Edge};
-use crate::metrics;
 use crate::plan::{Plan, seconds};
-use crate::process;
+use crate::process::Stopped;
 use crate::system::{Part, Setup, System};
 use crate::systems;
 
@@ -132,20 +131,13 @@ impl Measurement {
     async fn record_usage(&mut self, edge: Edge<'_>) -> Result<()> {
         let renewals = Some(self.driver.renewals().await?);
         for part in &self.parts {
-            let results = &self.driver.results;
-            meter::record_usage(results, edge, part.name, part.pid, renewals, None)?;
+            meter::record_usage(&self.driver.results, edge, part, renewals, None)?;
         }
         Ok(())
     }
 
     async fn record_metrics(&self, edge: Edge<'_>) -> Result<()> {
-        for part in &self.parts {
-            if let Some(address) = &part.metrics {
-                let page = metrics::page(address).await?;
-                meter::record_metrics(&self.driver.results, edge, part.name, &page)?;
-            }
-        }
-        Ok(())
+        meter::record_metrics(&self.driver.results, edge, &self.parts).await
     }
 
     /// Lets instances die one after the other, at random moments. Instances that were seen to be removed come back
@@ -194,10 +186,9 @@ impl Measurement {
     async fn freeze(&mut self, part: &Part) -> Result<()> {
         self.driver.record_strays()?;
         let alive = self.driver.ledger.idle().count();
-        process::freeze(part.pid, true)?;
-        let listened = self.driver.listen(self.what.freeze).await;
-        process::freeze(part.pid, false)?;
-        listened?;
+        let stopped = Stopped::now([part.pid])?;
+        self.driver.listen(self.what.freeze).await?;
+        drop(stopped);
         self.driver.listen(2 * self.driver.setup.ttl).await?;
         let strays = std::mem::take(&mut self.driver.ledger.strays);
         let removed = HashSet::<Instance>::from_iter(strays).len();

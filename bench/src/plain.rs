@@ -15,12 +15,12 @@ use kube::{Api, Client};
 use rand::Rng;
 use serde_json::{Value, json};
 
+use crate::process::Stopped;
 use crate::results;
 
 mod node;
 mod workload;
 
-use node::Stopped;
 use workload::{NAME, Pod, REPLICAS};
 
 /// The kubelet's default time between two probes, and between two beats for its node.

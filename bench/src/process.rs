@@ -31,9 +31,59 @@ pub fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// Suspends a process (SIGSTOP), or resumes it (SIGCONT).
-pub fn freeze(pid: u32, frozen: bool) -> Result<()> {
-    let pid = Pid::from_raw(i32::try_from(pid)?).context("no process")?;
-    kill_process(pid, if frozen { Signal::STOP } else { Signal::CONT })?;
-    Ok(())
+/// Suspended processes (SIGSTOP). They are resumed when this value is dropped.
+pub struct Stopped {
+    /// When the processes were suspended.
+    pub since: Instant,
+    processes: Vec<Pid>,
+}
+
+impl Stopped {
+    /// Suspends processes.
+    pub fn now(processes: impl IntoIterator<Item = u32>) -> Result<Self> {
+        let mut stopped = Self { since: Instant::now(), processes: Vec::new() };
+        for process in processes {
+            let process = Pid::from_raw(i32::try_from(process)?).context("no process")?;
+            kill_process(process, Signal::STOP)?;
+            stopped.processes.push(process);
+        }
+        Ok(stopped)
+    }
+}
+
+impl Drop for Stopped {
+    /// The first process is resumed last: a kubelet sees its Pods again when they run.
+    fn drop(&mut self) {
+        for &process in self.processes.iter().rev() {
+            let _ = kill_process(process, Signal::CONT);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use procfs::process::Process;
+
+    use super::*;
+
+    #[test]
+    fn stopped_processes_are_resumed_when_the_value_is_dropped() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = Process::new(child.id() as i32).unwrap();
+        let wait_for = |stopped: bool| {
+            let began = Instant::now();
+            while (process.stat().unwrap().state == 'T') != stopped {
+                assert!(began.elapsed().as_secs() < 10, "{:?}", process.stat());
+                std::thread::yield_now();
+            }
+        };
+        let stopped = Stopped::now([child.id()]).unwrap();
+        wait_for(true);
+        drop(stopped);
+        wait_for(false);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
 }

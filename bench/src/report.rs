@@ -43,7 +43,7 @@ pub fn write(plan: &Plan) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Writes raw results of a part, and returns the report.
+    /// Writes raw results of a part, and returns the report. The folder has its plots.
     fn report(files: &[(&str, &str)]) -> (tempfile::TempDir, String) {
         let folder = tempfile::tempdir().unwrap();
         let part = folder.path().join("peers");
@@ -61,23 +61,27 @@ mod tests {
     /// The first columns of a line about Beatkeeper, and their headings.
     const RUN: &str = "system,variant,instances,beats,run";
 
+    /// Returns raw results of single deaths: system, run, number of the instance, and lag.
+    fn single_deaths(deaths: impl IntoIterator<Item = (&'static str, u32, u32, f64)>) -> String {
+        let columns = "scenario,act,instance,last_renewal,answer,deadline,seen,lag";
+        let lines = deaths.into_iter().map(|(system, run, instance, lag)| {
+            let seen = 10.0 + lag;
+            format!("{system},,100,33.3,{run},single,death,{instance},0,0.002,10,{seen},{lag}\n")
+        });
+        format!("{RUN},{columns}\n") + &lines.collect::<String>()
+    }
+
     #[test]
     fn a_report_has_tables_with_medians_and_shows_the_plots_that_it_draws() {
-        let mut lags =
-            format!("{RUN},scenario,act,instance,last_renewal,answer,deadline,seen,lag\n");
-        for (system, lag) in [("beatkeeper", 0.01), ("etcd", 0.25)] {
-            for (run, n) in (1..=2).flat_map(|run| (1..=10).map(move |n| (run, n))) {
-                let lag = lag * f64::from(n);
-                lags += &format!(
-                    "{system},,100,33.3,{run},single,death,{n},0,0,10,{},{lag}\n",
-                    10.0 + lag
-                );
-            }
-        }
+        let deaths = |system: &'static str, lag: f64, run: u32| {
+            (1..=10_u32).map(move |n| (system, run, n, lag * f64::from(n)))
+        };
+        let ours = deaths("beatkeeper", 0.01, 1).chain(deaths("beatkeeper", 0.01, 2));
+        let lags = single_deaths(ours.chain(deaths("etcd", 0.25, 1)));
         let systems = "system,version\nredis,Redis 7\n";
         let (folder, text) = report(&[("lag", &lags), ("systems", systems)]);
         let row =
-            "| beatkeeper | 100 | 33.3 | 20 | 50 ms | 100 ms | 100 ms | 50 ms, 100 ms | 0 | 0 |";
+            "| beatkeeper | 100 | 33.3 | 20 | 50 ms | 100 ms | 100 ms | 48 ms, 98 ms | 0 | 0 |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("* mode: test\n* redis: Redis 7\n"), "{text}");
         assert_eq!(text.matches(".svg)").count(), 1, "{text}");
@@ -94,13 +98,9 @@ mod tests {
 
     #[test]
     fn a_lag_is_the_median_of_the_runs_and_one_early_death_is_one_too_many() {
-        let heading =
-            format!("{RUN},scenario,act,instance,last_renewal,answer,deadline,seen,lag\n");
-        let line = |n: u32, lag: f64| {
-            format!("beatkeeper,,100,10,{n},single,death,1,0,0.002,10,{},{lag}\n", 10.0 + lag)
-        };
-        let lags = heading + &line(1, 0.005) + &line(2, 0.015) + &line(3, 0.030);
-        let (_folder, text) = report(&[("lag", &lags)]);
+        let death = |run: u32, lag: f64| ("beatkeeper", run, 1_u32, lag);
+        let lags = [death(1, 0.005), death(2, 0.015), death(3, 0.030)];
+        let (_folder, text) = report(&[("lag", &single_deaths(lags))]);
         for row in [
             "| 100 instances, single deaths | p50, from sent | ≤ 10 ms | 15 ms | not reached |",
             "| 100 instances, single deaths | p99, from answered | ≤ 20 ms | 13 ms | reached |",
@@ -109,7 +109,8 @@ mod tests {
         ] {
             assert!(text.contains(row), "{text}");
         }
-        let (_folder, text) = report(&[("lag", &(lags + &line(4, -0.001)))]);
+        let lags = single_deaths(lags.into_iter().chain([death(4, -0.001)]));
+        let (_folder, text) = report(&[("lag", &lags)]);
         assert!(text.contains("| ≥ 0 s | -1 ms | not reached |"), "{text}");
     }
 

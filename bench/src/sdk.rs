@@ -2,34 +2,23 @@
 
 use anyhow::{Context, Result};
 use beatkeeper_client::Service;
-use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
+use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::systems::control_plane::{NAMESPACE, address_of, config, name_of};
+use crate::systems::control_plane::{NAMESPACE, address_of, name_of};
 
 /// How many instances start or stop at a time.
 const AT_A_TIME: usize = 16;
 
-/// Who beats.
-#[derive(Debug, Args)]
-pub struct Plan {
-    /// How to reach the control plane.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: String,
-    /// So many instances.
-    #[arg(long)]
-    instances: u32,
-}
-
-/// Beats until SIGTERM, then deregisters. Each instance is a service of its own with a connection of its own,
-/// because the SDK is for processes with one instance.
+/// So many instances beat in the cluster of KUBECONFIG until SIGTERM, then deregister. Each instance is a service of
+/// its own with a connection of its own, because the SDK is for processes with one instance.
 ///
 /// # Errors
 /// If an instance cannot register or deregister.
-pub async fn beat(plan: Plan) -> Result<()> {
+pub async fn beat(instances: u32) -> Result<()> {
     let mut stop = signal(SignalKind::terminate())?;
-    let config = config(&plan.kubeconfig).await?;
+    let config = Config::infer().await?;
     let start = |instance| {
         let service = Service::builder(name_of(0))
             .namespace(NAMESPACE)
@@ -41,7 +30,7 @@ pub async fn beat(plan: Plan) -> Result<()> {
             .build();
         async move { anyhow::Ok(service?.start().await?) }
     };
-    let running: Vec<_> = stream::iter((0..plan.instances).map(start))
+    let running: Vec<_> = stream::iter((0..instances).map(start))
         .buffer_unordered(AT_A_TIME)
         .try_collect()
         .await

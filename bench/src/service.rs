@@ -9,14 +9,15 @@ use beatkeeper_core::decide::{
     decide,
     facts::{self, Facts},
 };
+use beatkeeper_core::liveness::index::{CommitResult, Index, Record};
 use beatkeeper_core::liveness::ttl::TtlHistory;
 use beatkeeper_core::objects::registration::Registration;
 use beatkeeper_core::vocabulary::address::{AddressSet, OutsideRanges};
 use beatkeeper_core::vocabulary::endpoint::{
     Conditions, Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet, Protocol,
 };
+use beatkeeper_core::vocabulary::key::Key;
 use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
-use beatkeeper_core::{liveness::index::Record, vocabulary::key::Key};
 use beatkeeper_core::{
     objects::marks::Owner,
     plan::{
@@ -40,7 +41,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Makes a inputs with this ttl and interval, in which the path of the beats works.
+    /// Makes inputs with this ttl and interval, in which the path of the beats works.
     pub fn new(key: &Key, ttl: &str, interval: &str) -> Self {
         let object = serde_json::from_value(json!({
             "apiVersion": "beatkeeper.dev/v1alpha1",
@@ -81,6 +82,13 @@ impl Inputs {
         now: MonotonicTime,
     ) -> Vec<Verdict> {
         self.with_facts(records, published, now, decide)
+    }
+
+    /// Tells the index what was decided, as if it were written at once.
+    pub fn commit(&self, index: &mut Index, verdicts: &[Verdict], now: MonotonicTime) {
+        let decisions = verdicts.iter().filter_map(Verdict::lease_decision);
+        let result = index.commit(self.key(), decisions, now);
+        assert_eq!(result, CommitResult::Accepted, "no beat comes in between");
     }
 
     /// Asks the core about the instances of the registration.

@@ -1,12 +1,12 @@
 //! What all measured systems have in common, so that all are driven and watched by the same rules.
 
 use std::any::Any;
-use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use kube::Client;
 use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
 
@@ -26,13 +26,6 @@ pub enum System {
     Zookeeper,
 }
 
-impl Display for System {
-    /// Writes the name on the command line and in the results.
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
-    }
-}
-
 /// How a system is set up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setup {
@@ -50,13 +43,13 @@ pub struct Setup {
 }
 
 /// A process of a running system.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Part {
     /// Its name in the results.
     pub name: &'static str,
     pub pid: u32,
-    /// The address of its metrics in Prometheus' format, if they are recorded.
-    pub metrics: Option<String>,
+    /// Reaches its metrics in Prometheus' format, if they are recorded.
+    pub metrics: Option<Client>,
 }
 
 /// A running system.

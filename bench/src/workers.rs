@@ -8,7 +8,7 @@ use beatkeeper_cluster::die_with_this_thread;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use crate::messages::{Event, Order};
@@ -17,10 +17,12 @@ use crate::system::Setup;
 /// How long the two processes may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+type Reports = BoxStream<'static, Result<Event>>;
+
 /// The two processes. They end when this value is dropped.
 pub struct Workers {
     orders: ChildStdin,
-    events: BoxStream<'static, Result<Event>>,
+    events: Reports,
     _children: [Child; 2],
 }
 
@@ -42,16 +44,15 @@ impl Workers {
 
     /// Returns the next event of either process, or `None` if there is none until `by`.
     pub async fn next(&mut self, by: Instant) -> Result<Option<Event>> {
-        next(&mut self.events, by).await
+        match timeout_at(by.into(), self.events.next()).await {
+            Ok(event) => event.transpose(),
+            Err(_) => Ok(None),
+        }
     }
 }
 
 /// Starts a process, and waits until it is ready.
-async fn start(
-    role: &'static str,
-    setup: &Setup,
-    address: &str,
-) -> Result<(Child, BoxStream<'static, Result<Event>>)> {
+async fn start(role: &'static str, setup: &Setup, address: &str) -> Result<(Child, Reports)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([role, &serde_json::to_string(setup)?, address]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -66,18 +67,8 @@ async fn start(
     // Without either process, nothing can be measured.
     let end = async move { Err(anyhow!("the process that was to {role} has ended")) };
     let mut events = events.chain(stream::once(end)).boxed();
-    match next(&mut events, Instant::now() + PATIENCE).await? {
-        Some(Event::Ready) => Ok((child, events)),
+    match timeout(PATIENCE, events.next()).await {
+        Ok(Some(Ok(Event::Ready))) => Ok((child, events)),
         other => bail!("the process that is to {role} begins with {other:?}"),
-    }
-}
-
-async fn next(
-    events: &mut BoxStream<'static, Result<Event>>,
-    by: Instant,
-) -> Result<Option<Event>> {
-    match timeout_at(by.into(), events.next()).await {
-        Ok(event) => event.transpose(),
-        Err(_) => Ok(None),
     }
 }

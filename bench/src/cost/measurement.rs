@@ -38,13 +38,12 @@ impl Measurement {
 
     /// Records all meters.
     pub async fn record(&mut self, operator: &Operator, edge: Edge<'_>) -> Result<()> {
+        let parts = [self.cluster.api_server().await?, operator.part()?];
         // The API server's page is read first: it takes the longest, and is not a cost of the operator.
-        let page = self.cluster.plane.metrics().await?;
-        let renewals = Some(self.driver.renewals().await?);
-        let (results, received) = (&self.driver.results, Some(self.relay.received()));
-        let pid = operator.process.pid()?;
-        meter::record_usage(results, edge, "operator", pid, renewals, received)?;
-        meter::record_metrics(results, edge, "operator", &operator.page().await?)?;
-        meter::record_metrics(results, edge, "kube-apiserver", &page)
+        meter::record_metrics(&self.driver.results, edge, &parts).await?;
+        let (renewals, received) = (self.driver.renewals().await?, self.relay.received());
+        let [_, operator] = parts;
+        let results = &self.driver.results;
+        meter::record_usage(results, edge, &operator, Some(renewals), Some(received))
     }
 }

@@ -11,7 +11,6 @@ use crate::clock::{Moment, now};
 use crate::driver::Driver;
 use crate::ledger::Done;
 use crate::messages::{Act, Instance};
-use crate::metrics;
 use crate::process::{PATIENCE, until_it_answers};
 use crate::systems::control_plane::Operator;
 
@@ -126,7 +125,6 @@ async fn takes_over(driver: &mut Driver, mut takeover: Takeover<'_>) -> Result<(
     let (by, mut next_leaves) = (Instant::now() + PATIENCE, Instant::now());
     let mut ended = takeover.predecessor.is_none().then_some(0.0);
     let (mut leads, mut is_sure) = (None, false);
-    let mut done: Vec<Done> = Vec::new();
     let (leads, published, newcomer) = loop {
         let log = || takeover.heir.process.said(10);
         ensure!(Instant::now() < by, "no operator takes over; the log ends with:\n{}", log());
@@ -144,17 +142,16 @@ async fn takes_over(driver: &mut Driver, mut takeover: Takeover<'_>) -> Result<(
             driver.act(Act::Leave, takeover.leavers.pop().into_iter().collect()).await?;
         }
         driver.listen(PAUSE).await?;
-        done.append(&mut driver.ledger.done);
-        let newcomer = takeover.newcomer.and_then(|newcomer| arrived(&done, newcomer));
-        let published = ended.and_then(|ended| first_gone(&done, ended));
+        let done = &driver.ledger.done;
+        let newcomer = takeover.newcomer.and_then(|newcomer| arrived(done, newcomer));
+        let published = ended.and_then(|ended| first_gone(done, ended));
         if let (true, Some(leads), Some(published)) = (is_sure, leads, published)
             && newcomer.is_some() == takeover.newcomer.is_some()
         {
             break (leads, published, newcomer);
         }
     };
-    done.retain(|done| done.act == Act::Death);
-    driver.record(&done, "takeover")?;
+    driver.ledger.done.retain(|done| done.act == Act::Death);
     driver.listen(AFTERWARDS).await?;
     driver.settle("takeover").await?;
     let lost = driver.record_strays()?;
@@ -175,7 +172,7 @@ fn elected_operator(measurement: &mut Measurement) -> Result<Operator> {
 async fn observing_operator(measurement: &mut Measurement) -> Result<Operator> {
     let operator = elected_operator(measurement)?;
     until_it_answers(&operator.process, async || {
-        let beats = metrics::value(&operator.page().await?, "beatkeeper_beats_total");
+        let beats = operator.metric("beatkeeper_beats_total").await?;
         ensure!(beats.is_some_and(|beats| beats > 0.0), "the operator sees no beats");
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use plotters::prelude::*;
 
 use super::numbers::seconds;
@@ -32,11 +32,6 @@ const FLOOR: f64 = 1e-9;
 
 /// Draws the lines into a file.
 pub fn draw(path: &Path, axis: &str, lines: &[Line]) -> Result<()> {
-    draw_lines(path, axis, lines)
-        .map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))
-}
-
-fn draw_lines(path: &Path, axis: &str, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>> {
     let (from, to) = ends(lines);
     let area = SVGBackend::new(path, (860, 420)).into_drawing_area();
     area.fill(&WHITE)?;

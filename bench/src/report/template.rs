@@ -111,7 +111,8 @@ fn draw(database: &Connection, query: &str, folder: &Path) -> Result<String> {
             values: rows.iter().map(|row| row.2).collect(),
         };
         let lines: Vec<Line> = plot.chunk_by(|a, b| a.1 == b.1).map(line).collect();
-        plot::draw(&folder.join(format!("{file}.svg")), axis, &lines)?;
+        let path = folder.join(format!("{file}.svg"));
+        plot::draw(&path, axis, &lines).with_context(|| format!("cannot draw {file}"))?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         shown += &format!("![{title}]({name}/{file}.svg)\n\n");
     }

@@ -10,11 +10,12 @@ use beatkeeper_test_support::{Select, SliceObserver};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::control_plane::{Cluster, NAMESPACE, address_of, config, instance_at, name_of};
+use super::control_plane::{Cluster, NAMESPACE, address_of, instance_at, name_of};
 use crate::clock;
 use crate::messages::{Event, Events, Instance};
 use crate::system::{Part, Registry, Running, Setup};
@@ -30,12 +31,9 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     let cluster = Cluster::start(setup).await?;
     let operator = cluster.operator("operator", &cluster.plane.kubeconfig(), &[])?;
     cluster.until_it_publishes(&operator).await?;
-    let part = |name, pid, metrics| Part { name, pid, metrics };
-    let parts = vec![
-        part("operator", operator.process.pid()?, Some(operator.metrics.clone())),
-        part("etcd", cluster.etcd().await?, Some(cluster.address(beatkeeper_cluster::Part::Etcd))),
-        part("kube-apiserver", cluster.api_server().await?, None),
-    ];
+    // The API server's page is not read: that would cost it more than the beats meanwhile.
+    let api_server = Part { metrics: None, ..cluster.api_server().await? };
+    let parts = vec![operator.part()?, cluster.etcd().await?, api_server];
     Ok(Running {
         address: cluster.plane.kubeconfig().display().to_string(),
         parts,
@@ -46,7 +44,8 @@ pub async fn start(setup: &Setup) -> Result<Running> {
 }
 
 async fn connect(kubeconfig: &str) -> Result<Client> {
-    beatkeeper_cluster::connect(&config(kubeconfig).await?)
+    let (kubeconfig, options) = (Kubeconfig::read_from(kubeconfig)?, KubeConfigOptions::default());
+    beatkeeper_cluster::connect(&Config::from_custom_kubeconfig(kubeconfig, &options).await?)
 }
 
 /// Follows the slices of all Services.

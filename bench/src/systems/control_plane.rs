@@ -7,18 +7,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
-use beatkeeper_cluster::{Child, ControlPlane, Options, Part};
+use beatkeeper_cluster::{Child, ControlPlane, Options};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::{ListParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::messages::Instance;
 use crate::metrics;
 use crate::process::{free_port, until_it_answers};
-use crate::system::Setup;
+use crate::system::{Part, Setup};
 
 /// The namespace of all objects.
 pub const NAMESPACE: &str = "bench";
@@ -41,12 +40,6 @@ pub fn name_of(service: u32) -> String {
     format!("bench-{service}")
 }
 
-/// Returns the configuration of a client.
-pub async fn config(kubeconfig: &str) -> Result<Config> {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
-}
-
 /// A control plane with registrations that no operator reconciles yet. Its etcd syncs each write to disk, as in
 /// production.
 pub struct Cluster {
@@ -60,20 +53,24 @@ pub struct Cluster {
 /// A running operator. It is killed when this value is dropped.
 pub struct Operator {
     pub process: Child,
-    /// The address of its metrics.
-    pub metrics: String,
+    metrics: Client,
 }
 
 impl Operator {
-    /// Returns the page of the operator's metrics.
-    pub async fn page(&self) -> Result<String> {
-        metrics::page(&self.metrics).await
+    /// Returns what is measured of the operator.
+    pub fn part(&self) -> Result<Part> {
+        let metrics = Some(self.metrics.clone());
+        Ok(Part { name: "operator", pid: self.process.pid()?, metrics })
+    }
+
+    /// Returns the value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> Result<Option<f64>> {
+        Ok(metrics::value(&metrics::page(&self.metrics).await?, name))
     }
 
     /// Whether the operator reports that it leads; false if it does not answer.
     pub async fn leads(&self) -> bool {
-        let page = self.page().await.unwrap_or_default();
-        metrics::value(&page, "beatkeeper_leader") == Some(1.0)
+        self.metric("beatkeeper_leader").await.is_ok_and(|leads| leads == Some(1.0))
     }
 }
 
@@ -104,9 +101,8 @@ impl Cluster {
     }
 
     /// Returns the address of a process, as HOST:PORT.
-    pub fn address(&self, part: Part) -> String {
-        let url = self.plane.url(part);
-        url.rsplit('/').next().unwrap_or_default().to_owned()
+    pub fn address(&self, part: beatkeeper_cluster::Part) -> String {
+        self.plane.url(part).rsplit('/').next().unwrap_or_default().to_owned()
     }
 
     /// Writes a kubeconfig for another port of this machine.
@@ -121,13 +117,14 @@ impl Cluster {
 
     /// Starts an operator, without waiting. `name` is the name of its log.
     pub fn operator(&self, name: &str, kubeconfig: &Path, flags: &[&str]) -> Result<Operator> {
-        let metrics = format!("127.0.0.1:{}", free_port()?);
+        let address = format!("127.0.0.1:{}", free_port()?);
         let mut command = beatkeeper(kubeconfig)?;
         command
             .args(["controller", "--namespace", NAMESPACE])
             .arg(format!("--outside-range={NAMESPACE}={RANGE}"))
-            .args(["--metrics-bind-address", &metrics])
+            .args(["--metrics-bind-address", &address])
             .args(flags);
+        let metrics = metrics::client(&address)?;
         Ok(Operator { process: Child::start(name, command, &self.data)?, metrics })
     }
 
@@ -145,14 +142,17 @@ impl Cluster {
         until_it_answers(&operator.process, reconciled).await
     }
 
-    /// Returns the process id of the API server.
-    pub async fn api_server(&self) -> Result<u32> {
-        self.plane.api_server().pid().await?.context("the API server does not run")
+    /// Returns what is measured of the API server.
+    pub async fn api_server(&self) -> Result<Part> {
+        let pid = self.plane.api_server().pid().await?.context("the API server does not run")?;
+        Ok(Part { name: "kube-apiserver", pid, metrics: Some(self.client.clone()) })
     }
 
-    /// Returns the process id of etcd.
-    pub async fn etcd(&self) -> Result<u32> {
-        self.plane.etcd().pid().await?.context("etcd does not run")
+    /// Returns what is measured of etcd.
+    pub async fn etcd(&self) -> Result<Part> {
+        let pid = self.plane.etcd().pid().await?.context("etcd does not run")?;
+        let metrics = metrics::client(&self.address(beatkeeper_cluster::Part::Etcd))?;
+        Ok(Part { name: "etcd", pid, metrics: Some(metrics) })
     }
 
     /// Returns the number of Leases, without those of the operator itself.

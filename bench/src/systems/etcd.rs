@@ -18,6 +18,7 @@ use tonic_prost::ProstCodec;
 
 use crate::clock;
 use crate::messages::{Event, Events, Instance};
+use crate::metrics;
 use crate::process::{free_port, until_it_answers};
 use crate::system::{Part, Registry, Running, Setup};
 
@@ -42,7 +43,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
         etcd.call::<_, Lease>(GRANT, Grant { ttl: 60 }).await.map(drop)
     })
     .await?;
-    let metrics = Some(format!("127.0.0.1:{port}"));
+    let metrics = Some(metrics::client(&format!("127.0.0.1:{port}"))?);
     Ok(Running {
         parts: vec![Part { name: "etcd", pid: server.pid()?, metrics }],
         address,
@@ -112,7 +113,7 @@ impl Registry for Leases {
         let mut etcd = self.etcd.clone();
         let granted: Lease = etcd.call(GRANT, Grant { ttl: self.ttl }).await?;
         let put = Put { key: key_of(instance), lease: granted.id };
-        let Ignored {} = etcd.call("/etcdserverpb.KV/Put", put).await?;
+        let () = etcd.call("/etcdserverpb.KV/Put", put).await?;
         Ok(granted.id)
     }
 
@@ -129,9 +130,7 @@ impl Registry for Leases {
     }
 
     async fn leave(&self, id: i64) -> Result<()> {
-        let revoke = "/etcdserverpb.Lease/LeaseRevoke";
-        let Ignored {} = self.etcd.clone().call(revoke, LeaseId { id }).await?;
-        Ok(())
+        self.etcd.clone().call("/etcdserverpb.Lease/LeaseRevoke", LeaseId { id }).await
     }
 }
 
@@ -161,6 +160,7 @@ impl Etcd {
         Ok(Self(Grpc::new(endpoint.connect().await?)))
     }
 
+    /// Sends a request. Of an answer `()` no field is read.
     async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A>
     where
         Q: Message + Default + 'static,
@@ -220,10 +220,6 @@ struct Put {
     #[prost(int64, tag = "3")]
     lease: i64,
 }
-
-/// An answer of which no field is read.
-#[derive(Clone, PartialEq, Message)]
-struct Ignored {}
 
 #[derive(Clone, PartialEq, Message)]
 struct WatchRequest {
