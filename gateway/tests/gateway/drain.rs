@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
-use beatkeeper_gateway::run::{Bound, on_this_thread};
+use beatkeeper_gateway::{
+    run::{Bound, on_this_thread},
+    settings::Settings,
+};
 
 use crate::support::{
     clients::page,
     soon, until,
-    world::{World, ready, served},
+    world::{World, kept_port, ready, served},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_ends_lets_its_instances_go_and_tells_the_replicas() {
     let world = World::new();
     let (mut gateway, leader) =
-        served(&world, |settings| settings.drain = Duration::from_secs(2)).await;
+        served(&world, |settings| settings.drain = Duration::from_secs(4)).await;
     let mut http1 = world.client(&gateway).await;
     let mut http2 = world.target(&gateway).http2().await.unwrap();
     let token = world.token("a");
@@ -42,15 +45,16 @@ async fn a_gateway_that_ends_lets_its_instances_go_and_tells_the_replicas() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_crashed_returns_with_another_epoch_and_the_replica_dials_it_again() {
     let world = World::new();
-    let (gateway, leader) = served(&world, |_| {}).await;
+    let ((_beats, beats), (_streams, streams)) = (kept_port(), kept_port());
+    let change = |settings: &mut Settings| (settings.beats, settings.streams) = (beats, streams);
+    let (gateway, leader) = served(&world, change).await;
     let mut client = world.client(&gateway).await;
     assert_eq!(client.beat("reg.a", &world.token("a")).await.code, 200);
-    let addresses = gateway.addresses;
     drop(gateway);
     until("the end of the stream", async || leader.state().open.is_empty()).await;
 
     let mut settings = world.settings();
-    (settings.beats, settings.streams) = (addresses.beats, addresses.streams);
+    change(&mut settings);
     let gateway = world.gateway(settings).await;
     ready(&gateway).await;
     let mut client = world.client(&gateway).await;

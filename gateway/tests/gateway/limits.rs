@@ -18,15 +18,19 @@ use crate::support::{
     world::{World, served},
 };
 
-const SHORT: Duration = Duration::from_millis(300);
-
-fn short(settings: &mut Settings) {
-    let limits = &mut settings.limits;
-    (limits.handshake, limits.head, limits.body, limits.write) = (SHORT, SHORT, SHORT, SHORT);
-}
+/// A limit that a test waits for. A machine that stands still for a moment does not reach it for those that behave.
+const SHORT: Duration = Duration::from_secs(1);
 
 async fn metric(gateway: &Gateway, line: &str) -> bool {
     page(gateway.addresses.admin, "/metrics").await.1.contains(line)
+}
+
+/// How many connections were cut for a reason. On a busy machine this may be one of the gateway's own, too.
+async fn cut(gateway: &Gateway, reason: &str) -> u32 {
+    let (_, text) = page(gateway.addresses.admin, "/metrics").await;
+    let series = format!("beatkeeper_gateway_connections_cut_total{{reason=\"{reason}\"}} ");
+    let count = text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());
+    count.unwrap_or(0)
 }
 
 /// A client that beats again and again, beside one that misbehaves.
@@ -59,7 +63,7 @@ async fn closed(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_its_head_byte_by_byte_is_cut() {
     let world = World::new();
-    let (gateway, _leader) = served(&world, short).await;
+    let (gateway, _leader) = served(&world, |settings| settings.limits.head = SHORT).await;
     let mut bystander = Bystander::new(&world, &gateway).await;
     // One from its first request on, and one after a good request.
     let mut slow = world.target(&gateway).tls("http/1.1").await.unwrap();
@@ -77,14 +81,14 @@ async fn a_client_that_sends_its_head_byte_by_byte_is_cut() {
         said = closed(&mut reader) => assert_eq!(said, ""),
         () = drip => {}
     }
-    assert!(metric(&gateway, r#"connections_cut_total{reason="slow_head"} 1"#).await);
+    assert!(cut(&gateway, "slow_head").await >= 1);
     bystander.beats().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stops_in_the_head_of_a_later_request_is_cut_and_one_that_rests_is_not() {
     let world = World::new();
-    let (gateway, _leader) = served(&world, short).await;
+    let (gateway, _leader) = served(&world, |settings| settings.limits.head = SHORT).await;
     let mut bystander = Bystander::new(&world, &gateway).await;
     let mut stream = world.target(&gateway).tls("http/1.1").await.unwrap();
     let beat = format!(
@@ -108,16 +112,13 @@ async fn a_client_that_stops_in_the_head_of_a_later_request_is_cut_and_one_that_
 async fn a_connection_without_a_request_for_long_is_closed() {
     let world = World::new();
     let (gateway, _leader) = served(&world, |settings| {
-        short(settings);
-        settings.limits.idle = SHORT;
+        // A connection is looked at as often as a head may be late.
+        (settings.limits.head, settings.limits.idle) = (SHORT, SHORT);
     })
     .await;
     let mut http2 = world.target(&gateway).http2().await.unwrap();
     assert_eq!(http2.beat("reg.a", &world.token("a")).await.code, 200);
-    until("the end of the connection", async || {
-        metric(&gateway, r#"connections_cut_total{reason="idle"} 1"#).await
-    })
-    .await;
+    until("the end of the connection", async || cut(&gateway, "idle").await >= 1).await;
     let token = world.token("a");
     let beat = request(
         "PATCH",
@@ -132,22 +133,22 @@ async fn a_connection_without_a_request_for_long_is_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_finish_its_handshake_is_cut() {
     let world = World::new();
-    let (gateway, _leader) = served(&world, short).await;
+    let (gateway, _leader) = served(&world, |settings| settings.limits.handshake = SHORT).await;
     let mut bystander = Bystander::new(&world, &gateway).await;
     let mut silent = TcpStream::connect(gateway.addresses.beats).await.unwrap();
     assert_eq!(closed(&mut silent).await, "");
     let mut plain = TcpStream::connect(gateway.addresses.beats).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n").await.unwrap();
     closed(&mut plain).await;
-    assert!(metric(&gateway, r#"connections_cut_total{reason="slow_handshake"} 1"#).await);
-    assert!(metric(&gateway, r#"connections_cut_total{reason="handshake"} 1"#).await);
+    assert!(cut(&gateway, "slow_handshake").await >= 1);
+    assert!(cut(&gateway, "handshake").await >= 1);
     bystander.beats().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_and_a_body_that_are_too_long_are_refused() {
     let world = World::new();
-    let (gateway, leader) = served(&world, short).await;
+    let (gateway, leader) = served(&world, |_| {}).await;
     let mut bystander = Bystander::new(&world, &gateway).await;
     let before = leader.state().beats;
     let token = world.token("a");
@@ -180,7 +181,7 @@ async fn a_head_and_a_body_that_are_too_long_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_come_is_answered_and_the_connection_ends() {
     let world = World::new();
-    let (gateway, _leader) = served(&world, short).await;
+    let (gateway, _leader) = served(&world, |settings| settings.limits.body = SHORT).await;
     let mut bystander = Bystander::new(&world, &gateway).await;
     let mut stream = world.target(&gateway).tls("http/1.1").await.unwrap();
     let head = format!(
@@ -192,21 +193,25 @@ async fn a_body_that_does_not_come_is_answered_and_the_connection_ends() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let said = closed(&mut stream).await;
     assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
-    assert!(said.contains("the body did not come within 300ms"), "{said}");
+    assert!(said.contains(&format!("the body did not come within {SHORT:?}")), "{said}");
     bystander.beats().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_no_answers_is_cut() {
     let world = World::new();
-    let (gateway, _leader) = served(&world, short).await;
+    let (gateway, _leader) = served(&world, |settings| {
+        // A connection is looked at as often as a head may be late.
+        (settings.limits.head, settings.limits.write) = (SHORT, SHORT);
+    })
+    .await;
     let mut bystander = Bystander::new(&world, &gateway).await;
     let mut stream = world.target(&gateway).tls("http/1.1").await.unwrap();
     // Each is refused with some hundred bytes.
     let request = "GET /nothing HTTP/1.1\r\nhost: g\r\n\r\n".repeat(1000);
     let flood = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
     soon("the end of the connection", flood).await;
-    assert!(metric(&gateway, r#"connections_cut_total{reason="slow_reader"} 1"#).await);
+    assert!(cut(&gateway, "slow_reader").await >= 1);
     bystander.beats().await;
 }
 

@@ -12,7 +12,7 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use tar::Archive;
 
-use crate::stage::{ANN, Printed, Stage};
+use crate::stage::{ANN, Printed, Stage, eventually};
 
 /// What is planted where no bundle may show it.
 const PLANTED: &str = "s3cr3t-planted-token";
@@ -75,6 +75,14 @@ fn plant(stage: &Stage) {
     stage.apply(&objects.concat());
 }
 
+/// Events are written beside the rest.
+fn until_an_event_tells_of_it(stage: &Stage) {
+    eventually("an event tells of it", || {
+        let events = stage.read(&["get", "events", "-o", "name"]);
+        if events.contains("event/greeter.") { Ok(()) } else { Err(events) }
+    });
+}
+
 #[tokio::test]
 async fn a_bundle_has_what_it_says_and_no_secret() {
     let mut stage = Stage::new("bundle").await;
@@ -84,6 +92,7 @@ async fn a_bundle_has_what_it_says_and_no_secret() {
     stage.kubectl(&["patch", "sreg", "greeter", "--type=merge", "-p", selector]);
     stage.agent("vm-1", "192.0.2.11");
     stage.until(&["get"], "it is ready", |tree| tree.contains("1 of 1 instance ready"));
+    until_an_event_tells_of_it(&stage);
     for object in ["sreg/greeter", "lease/greeter.vm-1", "service/greeter"] {
         let annotation = format!("example.com/token={PLANTED}");
         stage.kubectl(&["annotate", object, &annotation]);

@@ -17,6 +17,14 @@ async fn two(prefix: &str) -> Stage {
     stage
 }
 
+/// Waits until the operator has recorded the cordon, so that it lasts without the Lease.
+fn until_recorded(stage: &Stage) {
+    eventually("the operator has recorded the cordon", || {
+        let status = stage.read(&["get", "sreg", "greeter", "-o", "jsonpath={.status.cordoned}"]);
+        if status.contains("bad disk") { Ok(()) } else { Err(status) }
+    });
+}
+
 const CORDON: [&str; 4] = ["cordon", "greeter/vm-1", "--reason", "bad disk"];
 
 #[tokio::test]
@@ -49,6 +57,7 @@ async fn a_cordon_says_who_is_left_and_lasts_until_it_is_lifted_although_the_lea
         again.err.starts_with("error: greeter/vm-1 is cordoned already: bad disk\n"),
         "{again:?}"
     );
+    until_recorded(&stage);
     stage.kill("vm-1");
     stage.kubectl(&["delete", "lease", "greeter.vm-1"]);
     let lifted = stage.plugin(&["uncordon", "greeter/vm-1"]);
@@ -134,10 +143,7 @@ async fn what_cannot_be_cordoned_or_uncordoned_is_told_with_what_can() {
 async fn a_cordon_without_a_lease_that_no_operator_lifts_is_told_with_the_way_back() {
     let mut stage = two("not-lifted").await;
     assert_eq!(stage.plugin(&CORDON).code, 0);
-    eventually("the operator has recorded the cordon", || {
-        let status = stage.read(&["get", "sreg", "greeter", "-o", "jsonpath={.status.cordoned}"]);
-        if status.contains("bad disk") { Ok(()) } else { Err(status) }
-    });
+    until_recorded(&stage);
     stage.kill("operator");
     stage.kill("vm-1");
     stage.kubectl(&["delete", "lease", "greeter.vm-1"]);

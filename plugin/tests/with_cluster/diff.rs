@@ -25,6 +25,14 @@ fn published(stage: &Stage) -> Vec<String> {
     rows
 }
 
+/// Waits until these rows are published. What was mirrored from Endpoints goes a moment after them.
+fn until_published(stage: &Stage, wanted: &[&str]) {
+    eventually("that is published", || match published(stage) {
+        rows if rows == wanted => Ok(()),
+        rows => Err(format!("{rows:?}")),
+    });
+}
+
 /// The rows of slices that a difference says would be there.
 fn planned(text: &str) -> Vec<String> {
     let slices = text.split("--- published/Endpoints/").next().unwrap();
@@ -78,10 +86,7 @@ async fn what_is_published_after_a_dry_run_is_what_the_difference_said() {
     ];
     assert_eq!(planned(&text), wanted, "{text}");
     stage.kubectl(&["annotate", "sreg", "greeter", "beatkeeper.dev/dry-run-"]);
-    eventually("what was planned is published", || match published(&stage) {
-        rows if rows == wanted => Ok(()),
-        rows => Err(format!("{rows:?}")),
-    });
+    until_published(&stage, &wanted);
     eventually("nothing is left to change", || match stage.plugin(&["diff", "greeter"]) {
         printed if printed.code == 0 && printed.out.is_empty() => Ok(()),
         printed => Err(format!("{printed:?}")),
@@ -126,7 +131,7 @@ async fn of_an_operator_that_writes_no_endpoints_a_dry_run_shows_none_and_none_f
     assert!(!printed.err.contains("no object tells"), "{printed:?}");
     assert!(!printed.out.contains("/Endpoints/"), "{printed:?}");
     publish(&stage);
-    assert_eq!(published(&stage), ["192.0.2.11 grpc 8080/TCP ready"]);
+    until_published(&stage, &["192.0.2.11 grpc 8080/TCP ready"]);
     assert_eq!(endpoints(&stage), "");
 }
 
@@ -151,7 +156,7 @@ async fn of_an_operator_that_writes_no_endpoints_a_dry_run_shows_that_those_it_t
         text == removed
     });
     publish(&stage);
-    assert_eq!(published(&stage), ["192.0.2.21 grpc 9001/TCP ready"]);
+    until_published(&stage, &["192.0.2.21 grpc 9001/TCP ready"]);
     assert_eq!(endpoints(&stage), "");
 }
 

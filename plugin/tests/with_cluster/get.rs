@@ -22,6 +22,7 @@ async fn a_tree_shows_each_instance_and_what_is_published_and_names_what_is_wron
     let tree = stage.until(&["get", "greeter"], "both are ready", |tree| {
         tree.contains("2 of 3 instances ready, 1 waiting")
             && tree.contains("Endpoints greeter: 2 ready")
+            && tree.contains("IPv4 grpc 8080: 2 ready")
     });
     assert!(line(&tree, "vm-1").contains("● Ready"), "{tree}");
     assert!(line(&tree, "vm-1").contains("192.0.2.11"), "{tree}");
@@ -29,7 +30,6 @@ async fn a_tree_shows_each_instance_and_what_is_published_and_names_what_is_wron
     assert!(line(&tree, "db").contains("never"), "{tree}");
     assert!(line(&tree, "db").contains("zone-b"), "{tree}");
     assert!(tree.contains("Service greeter, ClusterIP"), "{tree}");
-    assert!(tree.contains("IPv4 grpc 8080: 2 ready"), "{tree}");
     assert!(!tree.contains('\u{1b}'), "no colours, as this is no terminal: {tree}");
     stage.kill("vm-2");
     let tree =

@@ -1,7 +1,6 @@
 //! The chart on a control plane of its own, with an operator that is a process of the test.
 
 use std::{
-    net::TcpListener,
     path::Path,
     process::Command,
     sync::{
@@ -14,14 +13,16 @@ use std::{
 use beatkeeper_cluster::ControlPlane;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
-use crate::stage::{Stage, eventually, printed};
+use crate::stage::{Stage, eventually, kept_port, printed};
 
 /// The chart in namespace beatkeeper.
 pub struct Installed {
     pub stage: Stage,
     /// Where the leader explains instances: no kubelet runs here, so nothing can be forwarded to a Pod.
     explain: String,
+    _port: TcpSocket,
     manifest: String,
     ghost: Arc<AtomicBool>,
 }
@@ -37,8 +38,9 @@ impl Installed {
         let rendered = printed(helm);
         assert_eq!(rendered.code, 0, "{rendered:?}");
         stage.kubectl(&["create", "namespace", "beatkeeper"]);
-        let explain = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let mut it = Self { stage, explain, manifest: rendered.out, ghost: Arc::default() };
+        let (port, explain) = kept_port();
+        let (explain, manifest) = (explain.to_string(), rendered.out);
+        let mut it = Self { stage, explain, _port: port, manifest, ghost: Arc::default() };
         it.repair();
         let election = ["--leader-elect", "--leader-elect-resource-namespace=beatkeeper"];
         let range = "--outside-range=beatkeeper=192.0.2.0/24";

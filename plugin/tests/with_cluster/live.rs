@@ -14,8 +14,9 @@ async fn the_live_view_shows_a_death_within_a_second_of_its_ttl_and_follows_keys
     stage.agent("vm-1", "192.0.2.11");
     stage.agent("vm-2", "192.0.2.12");
     let terminal = Terminal::open(&stage, &["get", "greeter", "--watch"]);
-    let seen = terminal.until("both are ready", |seen| seen.contains("2 of 2 instances ready"));
-    assert!(seen.contains("● Ready     vm-1"), "{seen}");
+    terminal.until("both are ready", |seen| {
+        seen.contains("2 of 2 instances ready") && seen.contains("● Ready     vm-1")
+    });
     let killed = stage.kill("vm-2");
     terminal.until("the death is seen", |seen| seen.contains("✗ Expired   vm-2"));
     let took = killed.elapsed();

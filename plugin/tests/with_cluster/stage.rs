@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::Write,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock, mpsc},
@@ -11,6 +11,7 @@ use std::{
 };
 
 use beatkeeper_cluster::{ControlPlane, die_with_this_thread, shared};
+use tokio::net::TcpSocket;
 
 /// The longest wait of a test. What is awaited normally comes within a second.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +24,7 @@ pub struct Stage {
     pub plane: &'static ControlPlane,
     pub namespace: String,
     children: Vec<(String, Child)>,
-    metrics: Option<SocketAddr>,
+    metrics: Option<(TcpSocket, SocketAddr)>,
 }
 
 /// What the plugin has printed.
@@ -78,7 +79,7 @@ impl Stage {
 
     /// The same, with further flags of the operator.
     pub async fn electing_with(prefix: &str, flags: &[&str]) -> Self {
-        let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (port, metrics) = kept_port();
         let bind = format!("--metrics-bind-address={metrics}");
         let mut stage = Self::with_operator(prefix, |namespace| {
             let election = format!("--leader-elect-resource-namespace={namespace}");
@@ -86,13 +87,13 @@ impl Stage {
             ["--leader-elect".to_owned(), election, bind].into_iter().chain(flags).collect()
         })
         .await;
-        stage.metrics = Some(metrics);
+        stage.metrics = Some((port, metrics));
         stage
     }
 
     /// Where the operator's metrics are.
     pub fn metrics_url(&self) -> String {
-        format!("http://{}/metrics", self.metrics.unwrap())
+        format!("http://{}/metrics", self.metrics.as_ref().unwrap().1)
     }
 
     /// Creates a registration: ttl 3s, interval 1s, port grpc 80 → 8080, any Pod. `more` is further YAML of its spec.
@@ -283,6 +284,16 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) ->
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A port that no other process gets while the socket is kept. Nothing listens there until a process of the test does.
+pub fn kept_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Without this, a process could not bind it beside the socket.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// Runs a command to its end.

@@ -1,6 +1,9 @@
 //! A real terminal: tmux shows what a person would see.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use crate::stage::{Stage, eventually};
 
@@ -12,7 +15,10 @@ pub struct Terminal {
 impl Terminal {
     /// Opens a terminal of 110 columns and 24 rows.
     pub fn open(stage: &Stage, words: &[&str]) -> Self {
-        let terminal = Self { socket: format!("beatkeeper-{}", stage.namespace) };
+        // A terminal that ends may still remove its socket when the next one of the stage begins.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let terminal = Self { socket: format!("beatkeeper-{}-{number}", stage.namespace) };
         let config = stage.plane.kubeconfig();
         let mut command = vec!["new-session", "-d", "-x", "110", "-y", "24", "-s", "view"];
         let kubeconfig = format!("KUBECONFIG={}", config.display());

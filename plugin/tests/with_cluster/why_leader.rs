@@ -1,22 +1,25 @@
 //! `why` asks the leader, over an address or through what plays kubectl: no kubelet runs in these tests, so nothing can be
 //! forwarded to a Pod.
 
-use std::{env, fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path};
+use std::{env, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
-use crate::stage::{ANN, Printed, Stage, eventually, printed};
+use crate::stage::{ANN, Printed, Stage, eventually, kept_port, printed};
 
 /// A namespace whose operator explains, and the address at which it does.
 pub struct Explained {
     pub stage: Stage,
     pub address: String,
     pub election: String,
+    _port: TcpSocket,
 }
 
 impl Explained {
     pub async fn new(prefix: &str) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let (port, address) = kept_port();
+        let address = address.to_string();
         let flag = format!("--explain-bind-address={address}");
         let mut stage = Stage::electing_with(prefix, &[&flag]).await;
         stage.register("greeter", "");
@@ -33,7 +36,7 @@ impl Explained {
              subjects: [{{ kind: ServiceAccount, name: beatkeeper-explain, namespace: {namespace} }}]\n---\n\
              apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: stranger }}\n"
         ));
-        Self { stage, address, election }
+        Self { stage, address, election, _port: port }
     }
 
     /// The words that ask at the address.

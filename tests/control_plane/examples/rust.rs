@@ -4,7 +4,7 @@ use beatkeeper_api::heartbeat;
 use beatkeeper_client::names;
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::{
     ADDRESS, declare,
@@ -54,11 +54,14 @@ impl Fixture {
     }
 }
 
-/// A listener on a port that was free.
-async fn listener() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    (listener, address)
+/// A port that no other process gets while the socket is kept. Nothing listens there until a process of the test does.
+fn kept_port() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Without this, a process could not bind it beside the socket.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    (socket, address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,8 +86,7 @@ async fn in_a_pod_the_address_of_a_service_is_the_pods() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_web_service_tells_that_it_is_broken_and_leaves_when_stopped() {
-    let (free, address) = listener().await;
-    drop(free);
+    let (_port, address) = kept_port();
     let fixture = Fixture::open("web", &[&address]).await;
     let ask = async |method, path| http::send(method, &address, path).await.unwrap();
     assert_eq!(ask("GET", "/").await.body, "hello\n");
@@ -97,9 +99,8 @@ async fn the_web_service_tells_that_it_is_broken_and_leaves_when_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_grpc_service_tells_that_its_backend_is_gone_and_leaves_when_stopped() {
-    let (free, address) = listener().await;
-    drop(free);
-    let (backend, at) = listener().await;
+    let ((_own, address), (_other, at)) = (kept_port(), kept_port());
+    let backend = TcpListener::bind(&at).await.unwrap();
     let fixture = Fixture::open("grpc", &[&address, &at]).await;
     drop(backend);
     fixture.fails("grpc.health.v1 says NOT_SERVING").await;

@@ -11,7 +11,7 @@ use beatkeeper_api::beats::{BEATS_PATH, BeatAnswer, BeatAnswers, BeatLease, Beat
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
@@ -78,9 +78,34 @@ impl Reply {
 
 type Answer = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
 
+/// A port that nothing else gets while this is kept, also if no server listens there.
+pub struct Port(TcpSocket);
+
+impl Port {
+    fn any() -> Self {
+        let port = Self(Self::socket());
+        port.0.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        port
+    }
+
+    /// A socket that may share its port with others that do not listen.
+    fn socket() -> TcpSocket {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("an option");
+        socket
+    }
+
+    fn listen(&self) -> TcpListener {
+        let socket = Self::socket();
+        socket.bind(self.0.local_addr().expect("an address")).expect("a port");
+        socket.listen(1024).expect("a listener")
+    }
+}
+
 /// A running server, until it is dropped.
 pub struct Server {
     pub address: SocketAddr,
+    port: Option<Port>,
     received: Arc<Mutex<Vec<Received>>>,
     task: JoinHandle<()>,
 }
@@ -90,15 +115,15 @@ impl Server {
         tls: Arc<ServerConfig>,
         answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), tls, answer).await
+        Self::start_at(Port::any(), tls, answer).await
     }
 
     pub async fn start_at(
-        address: SocketAddr,
+        port: Port,
         tls: Arc<ServerConfig>,
         answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).await.expect("a port");
+        let listener = port.listen();
         let address = listener.local_addr().expect("an address");
         let received = Arc::<Mutex<Vec<Received>>>::default();
         let (log, answer): (_, Answer) = (Arc::clone(&received), Arc::new(answer));
@@ -111,13 +136,14 @@ impl Server {
                 connections.spawn(async move { serve(stream, tls, number, log, answer).await });
             }
         });
-        Self { address, received, task }
+        Self { address, port: Some(port), received, task }
     }
 
-    /// Ends it, and waits until its port is free.
-    pub async fn stop(mut self) {
+    /// Ends it, waits until nothing listens at its port, and returns the port.
+    pub async fn stop(mut self) -> Port {
         self.task.abort();
         let _ = (&mut self.task).await;
+        self.port.take().expect("a server that runs")
     }
 
     pub fn received(&self) -> Vec<Received> {

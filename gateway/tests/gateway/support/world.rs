@@ -10,6 +10,7 @@ use beatkeeper_gateway::{
     streams::dial::DialSettings,
 };
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use super::{
     clients::{Client, Target, page},
@@ -21,6 +22,13 @@ use super::{
 };
 
 pub const POD: &str = "gateway-pod-uid";
+
+/// After so long without a byte a stream counts as broken. A machine that stands still for a moment breaks none.
+pub const SILENCE: Duration = Duration::from_secs(3);
+
+fn stream_limits() -> StreamLimits {
+    StreamLimits { silence: SILENCE, ..StreamLimits::default() }
+}
 
 /// The surroundings of a gateway.
 pub struct World {
@@ -42,6 +50,16 @@ pub fn expected() -> Expected {
 /// Any free port of the loopback.
 pub fn any_port() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
+}
+
+/// A port of the loopback that no other test gets while the socket is kept. Nothing listens there until a gateway does.
+pub fn kept_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Without this, a gateway could not bind it beside the socket.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(any_port()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 impl World {
@@ -68,7 +86,7 @@ impl World {
             lease_duration: Duration::from_millis(100),
             drain: Duration::from_millis(300),
             limits: Limits::default(),
-            stream_limits: StreamLimits::default(),
+            stream_limits: stream_limits(),
         }
     }
 
@@ -87,6 +105,7 @@ impl World {
         DialSettings {
             first_pause: Duration::from_millis(20),
             longest_pause: Duration::from_millis(200),
+            limits: stream_limits(),
             ..DialSettings::new(replica.into(), files)
         }
     }

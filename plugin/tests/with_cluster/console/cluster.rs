@@ -238,9 +238,12 @@ async fn a_stream_ends_after_its_lifetime_and_a_reader_beyond_the_bound_waits_fo
     let stage = Stage::without_operator("served-bounds").await;
     let token = token(&stage, &ALL, None).await;
     let console = started(&stage, &["console.maxReaders=1", "console.streamLifetime=3s"]);
-    let first = console.open(&events(&stage), HOST, &token);
-    let full = get(&console, &events(&stage), &token);
-    assert_eq!(full.status, 503, "{full:?}");
+    // On a busy machine a stream may end before the next request.
+    let (first, full) = eventually("the only place is taken", || {
+        let first = console.first(&events(&stage), HOST, &token)?;
+        let full = get(&console, &events(&stage), &token);
+        if full.status == 503 { Ok((first, full)) } else { Err(format!("{full:?}")) }
+    });
     assert!(full.has("retry-after", "10"), "{full:?}");
     first.until_its_end();
     eventually("there is a place again", || {

@@ -103,12 +103,11 @@ async fn the_stream_tells_of_beats_of_a_death_and_of_what_has_happened() {
     stage.kill("vm-1");
     console
         .messages_until("its death is told", |message| state(message, "vm-1") == Some("Expired"));
-    let messages = console.messages_until("the death is a mark", |message| {
-        let marks = message["marks"].as_array().into_iter().flatten();
-        marks.clone().any(|mark| mark["what"] == "pruned" && mark["name"] == "vm-1")
+    console.messages_until("the death is a mark, and by an event its start", |message| {
+        let mut marks = message["marks"].as_array().into_iter().flatten();
+        let died = |mark: &Value| mark["what"] == "pruned" && mark["name"] == "vm-1";
+        marks.clone().any(died) && marks.any(|mark| mark["what"] == "joined")
     });
-    let marks = messages.last().unwrap()["marks"].as_array().unwrap();
-    assert!(marks.iter().any(|mark| mark["what"] == "joined"), "an event tells it: {marks:?}");
     let why = eventually("the argument has its event", || {
         let answer = console.get(&format!("/why/{}/greeter/vm-1", stage.namespace));
         let why: Value = serde_json::from_str(&answer.body).unwrap();
@@ -153,7 +152,7 @@ async fn the_leader_its_proof_and_the_prune_lag_are_told_and_otherwise_why_not()
     });
     stage.kill("vm-1");
     console.messages_until("the lag is told", |it| {
-        it["lag"]["is"]["count"] == 1
+        it["lag"]["is"]["count"].as_u64().is_some_and(|count| count >= 1)
             && it["lag"]["is"]["p99"].as_f64().is_some_and(|p99| p99 < 5.0)
     });
     stage.kill("operator");

@@ -36,6 +36,17 @@ fn lives(id: i32) -> bool {
     there && !stat.contains(") Z ")
 }
 
+/// Runs a command that writes ids into a file, and is too slow. It has to get so far: a busy machine may need longer than the
+/// limit to start it.
+async fn too_slow(script: &str, ids: &Path) {
+    let began = Instant::now();
+    while std::fs::read_to_string(ids).unwrap_or_default().is_empty() {
+        assert!(began.elapsed() < PATIENCE, "it did not start");
+        let outcome = probe_within(&shell(script, ids), MOMENT).await;
+        assert_eq!(outcome, failure("not ended within 300ms"));
+    }
+}
+
 #[tokio::test]
 async fn to_end_with_0_is_success_and_all_else_is_named_with_the_first_line() {
     for (command, outcome) in [
@@ -63,8 +74,7 @@ async fn one_that_ignores_sigterm_is_killed_with_its_children_at_the_timeout() {
     let folder = folder();
     let ids = folder.path().join("ids");
     let script = r#"trap '' TERM; sleep 600 & echo $$ $! > "$1"; while :; do sleep 600; done"#;
-    let outcome = probe_within(&shell(script, &ids), MOMENT).await;
-    assert_eq!(outcome, failure("not ended within 300ms"));
+    too_slow(script, &ids).await;
     all_gone(&ids).await;
 }
 
@@ -72,8 +82,7 @@ async fn one_that_ignores_sigterm_is_killed_with_its_children_at_the_timeout() {
 async fn what_was_killed_is_reaped() {
     let folder = folder();
     let id = folder.path().join("id");
-    let outcome = probe_within(&shell(r#"echo $$ > "$1"; exec sleep 600"#, &id), MOMENT).await;
-    assert_eq!(outcome, failure("not ended within 300ms"));
+    too_slow(r#"echo $$ > "$1"; exec sleep 600"#, &id).await;
     let id = std::fs::read_to_string(&id).expect("an id").trim().parse().expect("a number");
     let began = Instant::now();
     while test_kill_process(Pid::from_raw(id).expect("not 0")).is_ok() {
@@ -96,11 +105,11 @@ async fn a_child_that_is_left_behind_delays_no_answer_and_is_killed() {
 async fn one_that_has_left_the_group_delays_no_answer_either() {
     let folder = folder();
     let ids = folder.path().join("ids");
-    let script = r#"setsid sh -c 'echo $$ > "$1"; sleep 2' sh "$1" & until [ -s "$1" ]; do :; done
+    let script = r#"setsid sh -c 'echo $$ > "$1"; sleep 10' sh "$1" & until [ -s "$1" ]; do :; done
         echo done; exit 5"#;
     let began = Instant::now();
     assert_eq!(probe(&shell(script, &ids)).await, failure("ended with 5: done"));
-    assert!(began.elapsed() < Duration::from_secs(2), "it did not wait for the end of the output");
+    assert!(began.elapsed() < Duration::from_secs(10), "it did not wait for the end of the output");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ fn renewed(election: &mut Election, version: u64) {
     election.publish_state();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_claim_that_lapsed_before_it_was_renewed_begins_a_new_term() {
     let mut election = election();
     let leadership = election.leadership();
@@ -47,14 +47,14 @@ async fn a_claim_that_lapsed_before_it_was_renewed_begins_a_new_term() {
     renewed(&mut election, 2);
     assert_eq!(leadership.leads().await, first, "renewed in time");
     while leadership.holds() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     renewed(&mut election, 3);
     assert_eq!(leadership.lost(first).now_or_never(), Some(()));
     assert_ne!(leadership.leads().await, first);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_claim_with_another_number_begins_a_new_term() {
     let mut election = election();
     let leadership = election.leadership();

@@ -41,7 +41,11 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     let mut second = spawn(host, &kubeconfig, "vm-2", registered, true)?;
     cluster.until_ready("greeter", 5).await?;
     let both: BTreeSet<_> = [declared, registered].map(str::to_owned).into();
-    ensure!(observer.published().is_superset(&both), "published are {:?}", observer.published());
+    observer
+        .until("both are published", PATIENCE, |history| {
+            history.published().is_superset(&both).then_some(())
+        })
+        .await?;
     let caller = Caller::start(cluster, "greeter", 50).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let account = caller.account().await?;

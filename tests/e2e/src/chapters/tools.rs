@@ -101,13 +101,20 @@ async fn log_level(cluster: &Cluster, plugin: &Plugin) -> Result<()> {
         });
         cluster.apply(&object.to_string(), &[]).await?;
         cluster.in_namespace(&format!("wait --for=condition=Ready sreg/{registration}")).await?;
-        let logs: String =
-            logs_since(cluster, &pods, changed).await?.into_iter().flatten().collect();
-        // The creation of the Service is logged on either level.
+        // The creation of the Service is logged on either level. A line comes to the kubelet a moment after it was written.
         let words = format!("registration={NAMESPACE}/{registration}");
-        ensure!(logs.contains(&words), "after loglevel all {level} they log: {logs}");
+        let in_detail = level == "debug";
+        let logs = cluster
+            .until(&format!("they log what they do after loglevel all {level}"), async || {
+                let logs = logs_since(cluster, &pods, changed).await?;
+                let logs: String = logs.into_iter().flatten().collect();
+                let is_told = logs.contains(&words) && (!in_detail || logs.contains("DEBUG"));
+                ensure!(is_told, "they log: {logs}");
+                Ok(Some(logs))
+            })
+            .await?;
         let detailed = logs.contains("DEBUG");
-        ensure!(detailed == (level == "debug"), "after loglevel all {level} they log: {logs}");
+        ensure!(detailed == in_detail, "after loglevel all {level} they log: {logs}");
         cluster.in_namespace(&format!("delete sreg {registration}")).await?;
     }
     println!(
