@@ -115,8 +115,8 @@ def places(site, pages):
 
     alerts = set(re.findall(r"^- alert: (\w+)", read("charts/beatkeeper/files/alerts.yaml"), re.MULTILINE))
     linked = set(re.findall(r"\]\(runbooks/(\w+)\.md\)", read("docs/metrics.md")))
-    yield from misplaced("alerts in metrics.md", alerts, linked, 10)
-    yield from misplaced("alerts with a runbook", alerts, {it.stem for it in pages if it.parent.name == "runbooks"}, 10)
+    yield from misplaced("alerts in metrics.md", alerts, linked, 12)
+    yield from misplaced("alerts with a runbook", alerts, {it.stem for it in pages if it.parent.name == "runbooks"}, 12)
 
     texts = [read("charts/beatkeeper/files/alerts.yaml"), *(it.read_text() for it in (ROOT / "charts/beatkeeper/files/dashboards").iterdir()),
              *(it.read_text() for it in (ROOT / "docs").rglob("*.md")), *(it.read_text() for it in (ROOT / "core/src").rglob("metrics*.rs"))]

@@ -16,6 +16,6 @@ mod tests;
 pub use handle::{CarriedBeat, Gateway, GatewayError};
 pub use refusal::Refusal;
 pub use settings::{
-    GATEWAY_CA_FILE_VARIABLE, GATEWAY_TOKEN_FILE_VARIABLE, GATEWAY_VARIABLE, GatewaySettings,
-    GatewayUrl, GatewayUrlError, TOKEN_FILE,
+    GATEWAY_CA_FILE_VARIABLE, GATEWAY_TOKEN_FILE_VARIABLE, GATEWAY_VARIABLE, GatewayNames,
+    GatewaySettings, GatewayUrl, GatewayUrlError, TOKEN_FILE,
 };

@@ -36,6 +36,12 @@ pub struct Outcome {
     result: &'static str,
 }
 
+/// What a certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Purpose {
+    certificate: &'static str,
+}
+
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -63,8 +69,7 @@ pub struct Metrics {
     pub failed_proofs: Counter,
     /// Tokens that were verified or reviewed.
     pub tokens: Counter,
-    /// The last second of the certificate that instances see, since 1970.
-    pub certificate_expiry: Gauge,
+    certificate_expiry: Family<Purpose, Gauge>,
 }
 
 impl Default for Metrics {
@@ -91,7 +96,7 @@ impl Default for Metrics {
             proofs: Counter::default(),
             failed_proofs: Counter::default(),
             tokens: Counter::default(),
-            certificate_expiry: Gauge::default(),
+            certificate_expiry: Family::default(),
         };
         metrics.register();
         metrics
@@ -126,9 +131,9 @@ impl Metrics {
         self.add("path_proofs", &[], help, self.proofs.clone());
         let help = "Beats of the gateway's own that have not arrived; meanwhile no instance that it carries is pruned";
         self.add("path_proofs_failed", &[], help, self.failed_proofs.clone());
-        let help = "When the certificate that instances see expires, in seconds since 1970";
-        let name = "certificate_expiry_timestamp";
-        self.add_with_unit(name, Some(Unit::Seconds), &[], help, self.certificate_expiry.clone());
+        let help = "When a certificate of the gateway expires, in seconds since 1970: beats is what instances see, and streams what the operator sees";
+        let (name, unit) = ("certificate_expiry_timestamp", Some(Unit::Seconds));
+        self.add_with_unit(name, unit, &["certificate"], help, self.certificate_expiry.clone());
     }
 
     fn add<M: Metric>(
@@ -199,6 +204,11 @@ impl Metrics {
     /// A stream has ended.
     pub fn stream_ended(&self, reason: &'static str) {
         self.streams_ended.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The certificate for `beats` or for `streams` has this last second, since 1970.
+    pub fn certificate_expires(&self, certificate: &'static str, last: i64) {
+        self.certificate_expiry.get_or_create(&Purpose { certificate }).set(last);
     }
 
     /// The page.

@@ -253,8 +253,10 @@ async fn follow_files(
 ) {
     let mut told = [String::new(), String::new()];
     loop {
-        if let Ok(validity) = Validity::of(&beats.certificate()) {
-            metrics.certificate_expiry.set(validity.until);
+        for (name, tls) in [("beats", &beats), ("streams", &streams)] {
+            if let Ok(validity) = Validity::of(&tls.certificate()) {
+                metrics.certificate_expires(name, validity.until);
+            }
         }
         sleep(often).await;
         for (tls, told) in [&beats, &streams].into_iter().zip(&mut told) {

@@ -16,6 +16,7 @@ use super::{
     arguments::InstanceArgs,
     connection::{connect, pod_name},
     console::Console,
+    plan::GATEWAY_NAMES,
     settings::Settings,
 };
 
@@ -36,7 +37,8 @@ pub(super) async fn register(settings: Settings, limit: Duration) -> Result<Exit
     }
     let (connection, namespace) = connect()?;
     let identity = settings.identity(&namespace, pod_name().as_deref())?;
-    let options = BeatOptions { interval: Some(Duration::ZERO), ..BeatOptions::default() };
+    let interval = Some(Duration::ZERO);
+    let options = BeatOptions { interval, gateway_names: GATEWAY_NAMES, ..BeatOptions::default() };
     let (_words, heard) = watch::channel(HealthReport::default());
     let heartbeat_loop =
         HeartbeatLoop::new(connection, identity, options, heard, Console::new(false).report());

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use beatkeeper_api::text::plain;
 use beatkeeper_client::{
-    gateway::GatewaySettings,
+    gateway::{GatewayNames, GatewaySettings},
     heartbeat_loop::BeatOptions,
     lease::{Identity, Location},
 };
@@ -15,6 +15,13 @@ use super::{
     settings::{OnStop, Settings},
 };
 use crate::bind_address::BindAddress;
+
+/// The flags of the agent, for messages about gateways.
+pub const GATEWAY_NAMES: GatewayNames = GatewayNames {
+    gateway: "--gateway ($BEATKEEPER_GATEWAY)",
+    ca_file: "--gateway-ca-file ($BEATKEEPER_GATEWAY_CA_FILE)",
+    token_file: "--gateway-token-file ($BEATKEEPER_GATEWAY_TOKEN_FILE)",
+};
 
 /// What an agent has to do.
 #[derive(Debug, PartialEq)]
@@ -100,6 +107,7 @@ impl Plan {
             settings.gateways.take().unwrap_or_default(),
             settings.gateway_ca_file.take(),
             settings.gateway_token_file.take(),
+            GATEWAY_NAMES,
         )?;
         let instances = match settings.instances.take() {
             None => vec![InstancePlan::of(&settings, around)?],
@@ -198,9 +206,10 @@ impl Settings {
 
 impl InstancePlan {
     fn of(settings: &Settings, around: &Environment) -> Result<Self> {
+        let (interval, gateway_names) = (settings.interval, GATEWAY_NAMES);
         Ok(Self {
             identity: settings.identity(&around.namespace, around.pod_name.as_deref())?,
-            options: BeatOptions { interval: settings.interval, ..BeatOptions::default() },
+            options: BeatOptions { interval, gateway_names, ..BeatOptions::default() },
             probes: settings.probes.clone().unwrap_or_default(),
         })
     }
@@ -327,6 +336,26 @@ mod tests {
             let error = plan(file).expect_err(file);
             assert!(error.starts_with(message), "{file}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_gateway_is_told_with_the_flags() {
+        for (setting, message) in [
+            (
+                "gateways: ['https://gateway:8443']",
+                "--gateway ($BEATKEEPER_GATEWAY) needs --gateway-ca",
+            ),
+            ("gatewayCaFile: /x", "--gateway-ca-file ($BEATKEEPER_GATEWAY_CA_FILE) has no effect"),
+            (
+                "gatewayTokenFile: /x",
+                "--gateway-token-file ($BEATKEEPER_GATEWAY_TOKEN_FILE) has no effect",
+            ),
+        ] {
+            let error = plan(&format!("{{ registration: a, {setting} }}")).expect_err(setting);
+            assert!(error.starts_with(message), "{error}");
+        }
+        let plan = plan("{ registration: a, instance: b }").expect("a plan");
+        assert_eq!(plan.instances[0].options.gateway_names, GATEWAY_NAMES);
     }
 
     #[test]

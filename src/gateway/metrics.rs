@@ -37,11 +37,12 @@ mod tests {
     #[test]
     fn every_metric_that_the_gateway_exposes_is_on_the_page_and_the_reverse() {
         let metrics = Metrics::default();
-        // A metric with labels is exposed once it has counted.
+        // A metric with labels is exposed once it has a value.
         metrics.refused("head");
         metrics.turned_away("full");
         metrics.cut("head");
         metrics.stream_ended("silent");
+        metrics.certificate_expires("beats", 1);
         assert_eq!(listed(described()), exposed(&metrics.text()));
     }
 }

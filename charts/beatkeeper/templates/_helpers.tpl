@@ -261,6 +261,32 @@ namespace="{{ include "beatkeeper.namespace" . }}",job="{{ $namespace }}/{{ incl
 {{- end -}}
 {{- end }}
 
+{{/* The same of this release's gateways. */}}
+{{- define "beatkeeper.gatewaySeriesSelector" -}}
+{{- $metrics := .Values.metrics -}}
+{{- if $metrics.prometheusRule.gatewaySelector -}}
+{{- $metrics.prometheusRule.gatewaySelector -}}
+{{- else if $metrics.prometheusRule.selector -}}
+{{- fail "metrics.prometheusRule.selector is set and the release has gateways: set metrics.prometheusRule.gatewaySelector, which says by which labels your scrapes mark the gateways" -}}
+{{- else if $metrics.serviceMonitor.enabled -}}
+namespace="{{ include "beatkeeper.namespace" . }}",job="{{ include "beatkeeper.gatewayMetrics" . }}"
+{{- else if $metrics.podMonitor.enabled -}}
+{{- $namespace := default (include "beatkeeper.namespace" .) $metrics.podMonitor.namespace -}}
+namespace="{{ include "beatkeeper.namespace" . }}",job="{{ $namespace }}/{{ include "beatkeeper.nameIn" (list . $metrics.podMonitor.namespace) }}-gateway"
+{{- end -}}
+{{- end }}
+
+{{/* Fails where an alert would fire of a certificate that nothing renews yet. */}}
+{{- define "beatkeeper.gatewayCertificateDays" -}}
+{{- $alert := "BeatkeeperGatewayCertificateExpires" -}}
+{{- $days := (index .Values.metrics.prometheusRule.alerts $alert).days -}}
+{{- $life := .Values.gateway.certificate.lifetimeDays -}}
+{{- $made := include "beatkeeper.gatewayCertificates" . | fromYamlArray -}}
+{{- if and $made (not (has $alert .Values.metrics.prometheusRule.disabled)) (ge (mulf $days 3) (float64 $life)) -}}
+{{- fail (printf "metrics.prometheusRule.alerts.%s.days must be less than a third of gateway.certificate.lifetimeDays: a certificate is not renewed before the last third of its time" $alert) -}}
+{{- end -}}
+{{- end }}
+
 {{/* What a ServiceMonitor and a PodMonitor say of their one endpoint: a list of what there is, their values, and which it is. */}}
 {{- define "beatkeeper.endpoint" -}}
 port: metrics

@@ -4,10 +4,7 @@ use std::fmt;
 
 use beatkeeper_api::Carrier;
 
-use crate::{
-    failure::Failure,
-    gateway::{GATEWAY_CA_FILE_VARIABLE, GATEWAY_VARIABLE},
-};
+use crate::{failure::Failure, gateway::GatewayNames};
 
 /// Beats take another way, or cannot take the one that the registration asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +15,8 @@ pub enum CarrierEvent {
     NoGateway {
         /// `namespace/registration`
         registration: String,
+        /// What the user of this process calls the settings that are missing.
+        names: GatewayNames,
     },
     /// No gateway has accepted a beat of this instance yet. Its Lease is renewed until one does.
     NotYet(Failure),
@@ -30,11 +29,11 @@ impl fmt::Display for CarrierEvent {
         match self {
             Self::Changed(Carrier::Gateway) => f.write_str("beating through a gateway now"),
             Self::Changed(Carrier::Lease) => f.write_str("beating by renewing the Lease now"),
-            Self::NoGateway { registration } => write!(
+            Self::NoGateway { registration, names } => write!(
                 f,
                 "the registration {registration} says carrier: Gateway, and no gateway is configured here: beating by \
-                 renewing the Lease; set --gateway and --gateway-ca-file (${GATEWAY_VARIABLE}, \
-                 ${GATEWAY_CA_FILE_VARIABLE})"
+                 renewing the Lease; set {} and {}",
+                names.gateway, names.ca_file,
             ),
             Self::NotYet(failure) => {
                 write!(f, "{failure}; renewing the Lease until a gateway accepts one")

@@ -21,10 +21,7 @@ use super::{
     endpoints::{Deadlines, Endpoints, Outcome, shuffled},
     lane::{self, Carry, Waiting},
     refusal::Refusal,
-    settings::{
-        GATEWAY_CA_FILE_VARIABLE, GATEWAY_TOKEN_FILE_VARIABLE, GATEWAY_VARIABLE, GatewaySettings,
-        GatewayUrl, TOKEN_FILE,
-    },
+    settings::{GatewayNames, GatewaySettings, GatewayUrl, TOKEN_FILE},
 };
 use crate::{
     failure::Cause,
@@ -32,57 +29,78 @@ use crate::{
     transport::{ConnectError, Resolver},
 };
 
-/// Why no connection to gateways can be made. The texts name the setting.
+/// Why no connection to gateways can be made. The texts call the settings by their [`GatewayNames`].
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// No URL is given.
-    #[error("--gateway (${GATEWAY_VARIABLE}) names no gateway: write it as https://HOST:PORT")]
-    NoUrl,
+    #[error("{0} names no gateway: write it as https://HOST:PORT")]
+    NoUrl(&'static str),
     /// No CA is given.
     #[error(
-        "--gateway (${GATEWAY_VARIABLE}) needs --gateway-ca-file (${GATEWAY_CA_FILE_VARIABLE}), the file with the CA of \
-         the gateways: no other CA is trusted"
+        "{} needs {}, the file with the CA of the gateways: no other CA is trusted",
+        .0.gateway,
+        .0.ca_file
     )]
-    NoCa,
+    NoCa(GatewayNames),
     /// A CA or a token is given, and no URL.
-    #[error(
-        "{0} has no effect without --gateway (${GATEWAY_VARIABLE}): name the gateway, or leave {0} out"
-    )]
-    NoGateway(&'static str),
+    #[error("{given} has no effect without {gateway}: name the gateway, or leave the file out")]
+    NoGateway {
+        /// The setting that is given.
+        given: &'static str,
+        /// The setting that is missing.
+        gateway: &'static str,
+    },
     /// The file of the CA cannot be read.
-    #[error("--gateway-ca-file (${GATEWAY_CA_FILE_VARIABLE}): cannot read {file}: {source}")]
+    #[error("{setting}: cannot read {file}: {source}")]
     Ca {
+        /// The setting with the file.
+        setting: &'static str,
         /// The file.
         file: String,
         /// Why not.
         source: io::Error,
     },
     /// The file of the CA has no certificate.
-    #[error(
-        "--gateway-ca-file (${GATEWAY_CA_FILE_VARIABLE}): there is no certificate in {0}, which has to be in PEM format"
-    )]
-    NoCertificate(String),
+    #[error("{setting}: there is no certificate in {file}, which has to be in PEM format")]
+    NoCertificate {
+        /// The setting with the file.
+        setting: &'static str,
+        /// The file.
+        file: String,
+    },
     /// The file of the token cannot be read.
     #[error(
-        "--gateway-token-file (${GATEWAY_TOKEN_FILE_VARIABLE}): cannot read {file}: {source}; mount a projected token with \
-         the audience beatkeeper there"
+        "{setting}: cannot read {file}: {source}; mount a projected token with the audience beatkeeper there"
     )]
     Token {
+        /// The setting with the file.
+        setting: &'static str,
         /// The file.
         file: String,
         /// Why not.
         source: io::Error,
     },
     /// The file of the token is empty.
-    #[error("--gateway-token-file (${GATEWAY_TOKEN_FILE_VARIABLE}): {0} is empty")]
-    NoToken(String),
+    #[error("{setting}: {file} is empty")]
+    NoToken {
+        /// The setting with the file.
+        setting: &'static str,
+        /// The file.
+        file: String,
+    },
     /// Anything else in these files cannot be used.
-    #[error("--gateway (${GATEWAY_VARIABLE}): {0}")]
-    Connect(#[from] ConnectError),
+    #[error("{setting}: {source}")]
+    Connect {
+        /// The setting of the gateways.
+        setting: &'static str,
+        /// Why not.
+        source: ConnectError,
+    },
 }
 
 impl GatewaySettings {
-    /// Puts the settings together, as they were given or left out. No URL: there is no gateway.
+    /// Puts the settings together, as they were given or left out. No URL: there is no gateway. An error calls them by
+    /// `names`.
     ///
     /// # Errors
     /// [`GatewayError`]: one of them is missing.
@@ -90,15 +108,17 @@ impl GatewaySettings {
         urls: Vec<GatewayUrl>,
         ca_file: Option<PathBuf>,
         token_file: Option<PathBuf>,
+        names: GatewayNames,
     ) -> Result<Option<Self>, GatewayError> {
+        let alone = |given| GatewayError::NoGateway { given, gateway: names.gateway };
         match (urls.is_empty(), ca_file, token_file) {
-            (true, Some(_), _) => Err(GatewayError::NoGateway("--gateway-ca-file")),
-            (true, None, Some(_)) => Err(GatewayError::NoGateway("--gateway-token-file")),
+            (true, Some(_), _) => Err(alone(names.ca_file)),
+            (true, None, Some(_)) => Err(alone(names.token_file)),
             (true, None, None) => Ok(None),
-            (false, None, _) => Err(GatewayError::NoCa),
+            (false, None, _) => Err(GatewayError::NoCa(names)),
             (false, Some(ca_file), token_file) => {
                 let token_file = token_file.unwrap_or_else(|| PathBuf::from(TOKEN_FILE));
-                Ok(Some(Self { urls, ca_file, token_file }))
+                Ok(Some(Self { urls, ca_file, token_file, names }))
             }
         }
     }
@@ -131,7 +151,7 @@ impl Gateway {
         resolver: Resolver,
     ) -> Result<Self, GatewayError> {
         if settings.urls.is_empty() {
-            return Err(GatewayError::NoUrl);
+            return Err(GatewayError::NoUrl(settings.names.gateway));
         }
         let (settings, user_agent) = (settings.clone(), user_agent.to_owned());
         let mut known = Known { settings, user_agent, resolver, endpoints: OnceCell::new() };
@@ -204,7 +224,9 @@ impl Known {
     /// Reads the files. So it must not run where no thread may block.
     fn open(&self) -> Result<Endpoints, GatewayError> {
         check(&self.settings)?;
-        Ok(Endpoints::open(&self.settings, &self.user_agent, Arc::clone(&self.resolver))?)
+        let setting = self.settings.names.gateway;
+        Endpoints::open(&self.settings, &self.user_agent, Arc::clone(&self.resolver))
+            .map_err(|source| GatewayError::Connect { setting, source })
     }
 }
 
@@ -230,15 +252,16 @@ async fn send(known: Arc<Known>, leases: Vec<BeatLease>, deadlines: Deadlines) -
 /// Reads each file once, so that an error names the setting.
 fn check(settings: &GatewaySettings) -> Result<(), GatewayError> {
     let name = |file: &Path| file.display().to_string();
-    let ca = std::fs::read(&settings.ca_file)
-        .map_err(|source| GatewayError::Ca { file: name(&settings.ca_file), source })?;
-    if !CertificateDer::pem_slice_iter(&ca).any(|certificate| certificate.is_ok()) {
-        return Err(GatewayError::NoCertificate(name(&settings.ca_file)));
+    let (setting, file) = (settings.names.ca_file, name(&settings.ca_file));
+    match std::fs::read(&settings.ca_file) {
+        Ok(ca) if CertificateDer::pem_slice_iter(&ca).any(|certificate| certificate.is_ok()) => {}
+        Ok(_) => return Err(GatewayError::NoCertificate { setting, file }),
+        Err(source) => return Err(GatewayError::Ca { setting, file, source }),
     }
-    let token = std::fs::read_to_string(&settings.token_file)
-        .map_err(|source| GatewayError::Token { file: name(&settings.token_file), source })?;
-    if token.trim().is_empty() {
-        return Err(GatewayError::NoToken(name(&settings.token_file)));
+    let (setting, file) = (settings.names.token_file, name(&settings.token_file));
+    match std::fs::read_to_string(&settings.token_file) {
+        Ok(token) if !token.trim().is_empty() => Ok(()),
+        Ok(_) => Err(GatewayError::NoToken { setting, file }),
+        Err(source) => Err(GatewayError::Token { setting, file, source }),
     }
-    Ok(())
 }

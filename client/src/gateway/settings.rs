@@ -22,6 +22,30 @@ pub struct GatewaySettings {
     pub ca_file: PathBuf,
     /// A token of the audience `beatkeeper`. The file is read again when it changes.
     pub token_file: PathBuf,
+    /// What messages call these settings.
+    pub names: GatewayNames,
+}
+
+/// What the user of a program calls its settings of gateways, for messages: a program with flags names its flags. By default
+/// these are the methods of [`Builder`](crate::Builder), and the environment variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatewayNames {
+    /// The URLs.
+    pub gateway: &'static str,
+    /// The file of the CA.
+    pub ca_file: &'static str,
+    /// The file of the token.
+    pub token_file: &'static str,
+}
+
+impl Default for GatewayNames {
+    fn default() -> Self {
+        Self {
+            gateway: "gateway ($BEATKEEPER_GATEWAY)",
+            ca_file: "gateway_ca_file ($BEATKEEPER_GATEWAY_CA_FILE)",
+            token_file: "gateway_token_file ($BEATKEEPER_GATEWAY_TOKEN_FILE)",
+        }
+    }
 }
 
 /// The URL of a gateway: `https://HOST`, or with `:PORT`. The port is 443 by default.
@@ -62,6 +86,18 @@ impl fmt::Display for GatewayUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_of_the_settings_end_with_their_variables() {
+        let GatewayNames { gateway, ca_file, token_file } = GatewayNames::default();
+        for (name, variable) in [
+            (gateway, GATEWAY_VARIABLE),
+            (ca_file, GATEWAY_CA_FILE_VARIABLE),
+            (token_file, GATEWAY_TOKEN_FILE_VARIABLE),
+        ] {
+            assert!(name.ends_with(&format!(" (${variable})")), "{name}");
+        }
+    }
 
     #[test]
     fn a_url_of_a_gateway_is_https_with_a_host_and_nothing_else() {

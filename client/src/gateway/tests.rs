@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::{
     handle::{CarriedBeat, Gateway, GatewayError},
     refusal::Refusal,
-    settings::{GatewaySettings, GatewayUrl},
+    settings::{GatewayNames, GatewaySettings, GatewayUrl},
 };
 use crate::{
     failure::Cause,
@@ -66,6 +66,7 @@ impl World {
             urls: urls.iter().map(url).collect(),
             ca_file: self.path("ca.crt"),
             token_file: self.path("token"),
+            names: GatewayNames::default(),
         }
     }
 
@@ -343,31 +344,36 @@ async fn a_file_that_cannot_be_used_is_named_with_its_setting_and_used_as_soon_a
         (gateway, refusal.details)
     };
     let (_, error) = refused(GatewaySettings { ca_file: world.path("no.crt"), ..settings() }).await;
-    assert!(error.contains("--gateway-ca-file") && error.contains("no.crt"), "{error}");
+    let ca_file = "gateway_ca_file ($BEATKEEPER_GATEWAY_CA_FILE): ";
+    assert!(error.starts_with(ca_file) && error.contains("no.crt"), "{error}");
     let (_, error) = refused(GatewaySettings { ca_file: world.path("token"), ..settings() }).await;
-    assert!(error.contains("no certificate") && error.contains("--gateway-ca-file"), "{error}");
+    assert!(error.starts_with(ca_file) && error.contains("no certificate"), "{error}");
     let (_, error) = refused(GatewaySettings { token_file: world.path("no"), ..settings() }).await;
-    assert!(error.contains("--gateway-token-file") && error.contains("audience"), "{error}");
+    let token_file = "gateway_token_file ($BEATKEEPER_GATEWAY_TOKEN_FILE): ";
+    assert!(error.starts_with(token_file) && error.contains("audience"), "{error}");
     world.write("token", "\n");
     let (gateway, error) = refused(settings()).await;
-    assert!(error.contains("--gateway-token-file") && error.ends_with("is empty"), "{error}");
+    assert!(error.starts_with(token_file) && error.ends_with("is empty"), "{error}");
     assert!(server.received().is_empty());
     world.write("token", "late");
     is_accepted(&gateway).await;
     assert_eq!(server.received()[0].token, "late");
     let nowhere = GatewaySettings { urls: Vec::new(), ..settings() };
-    assert!(matches!(Gateway::open(&nowhere, "test"), Err(GatewayError::NoUrl)));
+    assert!(matches!(Gateway::open(&nowhere, "test"), Err(GatewayError::NoUrl(_))));
 }
 
 #[test]
 fn settings_that_need_each_other_are_named() {
     let url = || vec!["https://gateway:8443".parse::<GatewayUrl>().expect("a URL")];
     let file = || Some(PathBuf::from("/x"));
-    let of = |urls, ca, token| GatewaySettings::of(urls, ca, token);
-    assert!(matches!(of(url(), None, file()), Err(GatewayError::NoCa)));
+    let names = GatewayNames { gateway: "--at", ca_file: "--ca", token_file: "--token" };
+    let of = |urls, ca, token| GatewaySettings::of(urls, ca, token, names);
+    let error = of(url(), None, file()).expect_err("no CA").to_string();
+    assert!(error.starts_with("--at needs --ca, the file with the CA"), "{error}");
     let error = of(vec![], file(), None).expect_err("no gateway").to_string();
-    assert!(error.starts_with("--gateway-ca-file has no effect without --gateway"), "{error}");
-    assert!(of(vec![], None, file()).is_err());
+    assert!(error.starts_with("--ca has no effect without --at: "), "{error}");
+    let error = of(vec![], None, file()).expect_err("no gateway").to_string();
+    assert!(error.starts_with("--token has no effect without --at: "), "{error}");
     assert_eq!(of(vec![], None, None).expect("none"), None);
     let settings = of(url(), file(), None).expect("settings").expect("some");
     assert_eq!(settings.token_file, PathBuf::from("/var/run/secrets/beatkeeper/token"));

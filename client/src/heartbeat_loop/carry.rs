@@ -181,7 +181,8 @@ impl HeartbeatLoop {
         let changed = self.carrying.want(carrier);
         if changed && carrier == Carrier::Gateway && self.requests.gateway().is_none() {
             let registration = self.requests.registration_object();
-            (self.report)(&Event::Carrier(CarrierEvent::NoGateway { registration }));
+            let names = self.options.gateway_names;
+            (self.report)(&Event::Carrier(CarrierEvent::NoGateway { registration, names }));
         }
         changed
     }

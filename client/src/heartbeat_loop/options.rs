@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    event::Event, failure::Failure, lease::HealthReport, publication::Publication, schedule::Pace,
+    event::Event, failure::Failure, gateway::GatewayNames, lease::HealthReport,
+    publication::Publication, schedule::Pace,
 };
 
 /// A function that receives the events. The loop calls it directly, so it must not block.
 pub type Report = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// How often to beat, where this differs from the registration.
+/// How often to beat, where this differs from the registration, and what the program around the loop calls its settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BeatOptions {
     /// An interval that is shorter than the registration's. A longer one is reported and not followed. Zero:
@@ -21,6 +22,8 @@ pub struct BeatOptions {
     /// Other processes are meant to beat under the same name with the same claim, so this is not reported as
     /// a name conflict.
     pub shared: bool,
+    /// What messages call the settings of gateways.
+    pub gateway_names: GatewayNames,
 }
 
 impl BeatOptions {

@@ -270,7 +270,7 @@ impl Builder {
                 || read(INTERVAL_VARIABLE, &variable),
                 |interval| Ok(Some(interval)),
             )?,
-            shared: false,
+            ..BeatOptions::default()
         };
         let short = |span: &Duration| !span.is_zero() && *span < INTERVAL_MIN;
         if let Some(interval) = options.interval.filter(short) {

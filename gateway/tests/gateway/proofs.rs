@@ -6,15 +6,21 @@ use beatkeeper_gateway::http::proofs::NAMESPACE;
 
 use crate::support::{
     clients::{page, path, renewal, request},
+    pki::GATEWAY,
     process::Gateway,
     until,
     world::{World, kept_port, served},
 };
 
 const FAILED: &str = "beatkeeper_gateway_path_proofs_failed_total";
-const EXPIRY: &str = "beatkeeper_gateway_certificate_expiry_timestamp_seconds";
+const EXPIRY: &str =
+    "beatkeeper_gateway_certificate_expiry_timestamp_seconds{certificate=\"beats\"}";
+const STREAMS_EXPIRY: &str =
+    "beatkeeper_gateway_certificate_expiry_timestamp_seconds{certificate=\"streams\"}";
+/// When the expired certificates of the tests expired.
+const LONG_AGO: i64 = 1_609_459_200;
 
-/// The value of a metric without labels.
+/// The value of a series.
 async fn number(gateway: &Gateway, metric: &str) -> i64 {
     let (_, text) = page(gateway.addresses.admin, "/metrics").await;
     let line = text.lines().find(|line| line.split(' ').next() == Some(metric));
@@ -46,13 +52,26 @@ async fn a_gateway_with_an_expired_certificate_proves_nothing_until_it_is_renewe
         settings.certificate = world.pki.issue_expired("beats", &names);
     })
     .await;
-    assert_eq!(number(&gateway, EXPIRY).await, 1_609_459_200);
+    assert_eq!(number(&gateway, EXPIRY).await, LONG_AGO);
+    assert!(number(&gateway, STREAMS_EXPIRY).await > LONG_AGO);
     until("failed proofs", async || number(&gateway, FAILED).await >= 5).await;
     assert_eq!(leader.state().proofs, 0);
     world.pki.issue("beats", &names);
     until("a proof", async || leader.state().proofs > 0).await;
     // It is noted after both certificates were read, so a proof may come before.
-    until("its end is told", async || number(&gateway, EXPIRY).await > 1_609_459_200).await;
+    until("its end is told", async || number(&gateway, EXPIRY).await > LONG_AGO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_tells_when_the_certificate_of_its_streams_expires_and_follows_its_renewal() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.stream_certificate.own = world.pki.issue_expired("stream", &[GATEWAY]);
+    let gateway = world.gateway(settings).await;
+    until("the expiry", async || number(&gateway, STREAMS_EXPIRY).await == LONG_AGO).await;
+    until("the other", async || number(&gateway, EXPIRY).await > LONG_AGO).await;
+    world.pki.issue("stream", &[GATEWAY]);
+    until("the renewal", async || number(&gateway, STREAMS_EXPIRY).await > LONG_AGO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

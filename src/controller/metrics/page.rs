@@ -32,7 +32,7 @@ struct Alert {
 }
 
 /// In the order of the chart.
-const ALERTS: [Alert; 10] = [
+const ALERTS: [Alert; 12] = [
     Alert {
         name: "BeatkeeperAbsent",
         meaning: "No replica publishes, so no instance is added or pruned.",
@@ -58,6 +58,14 @@ const ALERTS: [Alert; 10] = [
         meaning: "The operator has no right to read something that decisions need.",
     },
     Alert { name: "BeatkeeperWritesFail", meaning: "Writes are refused, throttled or lost." },
+    Alert {
+        name: "BeatkeeperGatewayCertificateExpires",
+        meaning: "A certificate of the gateways expires soon, and was not renewed.",
+    },
+    Alert {
+        name: "BeatkeeperGatewayCertificateExpired",
+        meaning: "A certificate of the gateways has expired.",
+    },
 ];
 
 /// The operator's part of the page, in Markdown.
@@ -113,7 +121,9 @@ mod tests {
         let listed = ALERTS.iter().map(|alert| alert.name);
         assert_eq!(names.collect::<Vec<_>>(), listed.collect::<Vec<_>>());
         let described = Metrics::described(Clock::start(), true).1;
-        let series: BTreeSet<String> = described.iter().flat_map(series).collect();
+        let mut series: BTreeSet<String> = described.iter().flat_map(series).collect();
+        let gateway = beatkeeper_gateway::metrics::Metrics::default();
+        series.extend(gateway.described().iter().map(|metric| metric.name.clone()));
         let asked = named(&alerts);
         assert!(asked.len() > ALERTS.len(), "{asked:?}");
         for metric in asked {

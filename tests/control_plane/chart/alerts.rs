@@ -7,8 +7,10 @@ use std::{
 };
 
 use beatkeeper_cluster::Options;
+use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::Api;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
 use super::{
@@ -21,6 +23,7 @@ use super::{
 };
 use crate::support::{
     Beats, Operator, TestNamespace, eventually,
+    gateway::{Certificates, Gateway},
     prometheus::{self, Prometheus, free_port},
 };
 
@@ -219,4 +222,60 @@ async fn each_fault_fires_its_alert_and_no_other() {
     site.right_taken_away().await;
     site.etcd_stopped().await;
     site.replicas_killed().await;
+}
+
+/// The alerts of gateways, for a gateway that Prometheus scrapes as if it were an operator.
+async fn alerts_of_gateways() -> Vec<Value> {
+    let values = json!({
+        "metrics": { "prometheusRule": {
+            "enabled": true,
+            "selector": "job=\"none\"",
+            "gatewaySelector": "job=\"beatkeeper-metrics\"",
+            "alerts": {
+                "BeatkeeperGatewayCertificateExpires": { "for": "1s" },
+                "BeatkeeperGatewayCertificateExpired": { "for": "1s" },
+            },
+        }},
+        "gateway": { "enabled": true, "certificate": { "certManager": { "enabled": true } } },
+    });
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    std::fs::write(&file, values.to_string()).unwrap();
+    let mut alerts = rendered(&["-f", file.path().to_str().unwrap()]).await;
+    alerts.retain(|alert| alert["alert"].as_str().unwrap().starts_with("BeatkeeperGateway"));
+    assert_eq!(alerts.len(), 2);
+    alerts
+}
+
+/// Replaces the certificate that instances see by one that expires when this day begins.
+fn expires(certificates: &Certificates, day: Date) {
+    let part = |number: i8| u8::try_from(number).unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(day.year().into(), part(day.month()), part(day.day()));
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let folder = certificates.of("beats");
+    std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_certificate_expires_fires_its_alert_until_it_is_renewed() {
+    let what = "the alerts of gateways with a real Prometheus";
+    let Some(programs) = prometheus::programs(what) else { return };
+    let ns = TestNamespace::new("alerts-of-gateways").await;
+    let certificates = Certificates::new();
+    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    expires(&certificates, today + 2.days());
+    let gateway = Gateway::start(&ns, &certificates, ("edge-0", "edge-uid"), &[]);
+    let target = gateway.address("admin").await;
+    let alerts = alerts_of_gateways().await;
+    let prometheus = Prometheus::start(&programs, &alerts, &[target]).await;
+    prometheus.tells(&["BeatkeeperGatewayCertificateExpires"]).await;
+    expires(&certificates, today);
+    prometheus.tells(&["BeatkeeperGatewayCertificateExpired"]).await;
+    let streams =
+        r#"beatkeeper_gateway_certificate_expiry_timestamp_seconds{certificate="streams"}"#;
+    prometheus.shows(&format!("{streams} > time() + 14 * 86400")).await;
+    expires(&certificates, today + 365.days());
+    prometheus.tells(&[]).await;
 }

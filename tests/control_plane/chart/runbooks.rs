@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     gitops::parsed,
-    helm::{Helm, RELEASE, root},
+    helm::{Helm, RELEASE, chart, root},
     own_plane,
     rights::{flags, kubeconfig},
     unreadable::install,
@@ -24,11 +24,23 @@ const INTERVAL: Duration = Duration::from_millis(300);
 const SECTIONS: [&str; 4] = ["Meaning", "Impact", "Diagnosis", "Mitigation"];
 
 /// What the commands of each runbook print while the namespace `shop` has an expired, a held and a stalled instance.
-const PRINTED: [(&str, &[&str]); 10] = [
+const PRINTED: [(&str, &[&str]); 12] = [
     ("BeatkeeperAbsent", &["operator-0", "[+]etcd ok", "readyz check passed", "restarted"]),
     (
         "BeatkeeperCannotRead",
         &["leases: yes", "pods: yes", "nodes: yes", "kube-system", "beatkeeper-operator"],
+    ),
+    (
+        "BeatkeeperGatewayCertificateExpired",
+        &["beats-certificate\tbeatkeeper-gateway\n", "Z   ", "CARRIER", "greeter"],
+    ),
+    (
+        "BeatkeeperGatewayCertificateExpires",
+        &[
+            "streams-certificate\tbeatkeeper-gateway-streams\n",
+            "beatkeeper-gateway-operator",
+            "Z   ",
+        ],
     ),
     ("BeatkeeperHolds", &["vm-3\tProtected\t", "greeter.vm-2", "beatkeeper"]),
     ("BeatkeeperManyExpired", &["vm-2\t", "greeter.vm-2"]),
@@ -63,7 +75,8 @@ fn runbooks() -> BTreeMap<String, String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
     let asked = "metrics.prometheusRule.enabled=true,metrics.serviceMonitor.enabled=true";
-    let alerts = rendered(&["--set", asked]).await;
+    let gateways = "gateway.enabled=true,gateway.certificate.certManager.enabled=true";
+    let alerts = rendered(&["--set", asked, "--set", gateways]).await;
     let text =
         |alert: &Value, path| alert.pointer(path).and_then(Value::as_str).unwrap().to_owned();
     let mut names: Vec<String> = alerts.iter().map(|alert| text(alert, "/alert")).collect();
@@ -112,10 +125,14 @@ async fn every_command_of_every_runbook_shows_what_the_runbook_looks_for() {
     let plane = own_plane(Options::default()).await;
     let folder = tempfile::tempdir().unwrap();
     let ns = TestNamespace::new_on(plane, "shop").await;
-    install(&Helm::on(plane), "install", &[&ns], false).await;
+    let helm = Helm::on(plane);
+    install(&helm, "install", &[&ns], false).await;
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     let config = kubeconfig(plane, &folder).await;
     let chosen = flags(&ns.client).await;
+    // No gateway runs, so the operator is started as before.
+    let gateways = ["--reset-then-reuse-values", "--set", "gateway.enabled=true"];
+    helm.release("upgrade", &chart(), &gateways).await;
     let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
     let _operator = Operator::start_as(Some("operator-0"), &config, "", &chosen);
     let _beats = troubled(&ns).await;

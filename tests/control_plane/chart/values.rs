@@ -83,8 +83,11 @@ fn changed(value: &mut Value) {
 fn every_alert_changed() -> Value {
     let mut alerts = read("values.yaml").pointer(ALERTS).unwrap().clone();
     changed(&mut alerts);
-    let rule = json!({ "enabled": true, "selector": "job=\"x\"", "alerts": alerts });
-    json!({ "metrics": { "prometheusRule": rule } })
+    let rule = json!({
+        "enabled": true, "selector": "job=\"x\"", "gatewaySelector": "job=\"y\"", "alerts": alerts,
+    });
+    let gateway = json!({ "enabled": true, "certificate": { "certManager": { "enabled": true } } });
+    json!({ "metrics": { "prometheusRule": rule }, "gateway": gateway })
 }
 
 async fn render(values: &Value) -> Result<String, String> {

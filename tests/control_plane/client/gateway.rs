@@ -106,7 +106,10 @@ async fn an_agent_whose_gateway_cannot_be_used_ends_with_the_name_of_the_setting
     for (flags, says) in [
         (&["--gateway=https://127.0.0.1:1"][..], "needs --gateway-ca-file"),
         (&["--gateway=http://127.0.0.1:1"], "write it as https://HOST:PORT"),
-        (&["--gateway-token-file=/x"], "--gateway-token-file has no effect without --gateway"),
+        (
+            &["--gateway-token-file=/x"],
+            "--gateway-token-file ($BEATKEEPER_GATEWAY_TOKEN_FILE) has no effect without --gateway (",
+        ),
     ] {
         let mut agent = Agent::start_with(&ns, &[&instance[..], flags].concat());
         assert_ne!(agent.exit_code().await, Some(0));

@@ -195,7 +195,8 @@ async fn without_a_gateway_the_lease_is_renewed_and_one_warning_says_what_to_con
     assert!(api.state().shown.len() >= 118);
     let told = troubles(&diary.lock().expect("no panic"));
     let [warning] = &told[..] else { panic!("{told:?}") };
-    assert!(warning.contains("shop/greeter") && warning.contains("--gateway-ca-file"), "{warning}");
+    let set = "set gateway ($BEATKEEPER_GATEWAY) and gateway_ca_file ($BEATKEEPER_GATEWAY_CA_FILE)";
+    assert!(warning.contains("shop/greeter") && warning.contains(set), "{warning}");
     running.abort();
 }
 

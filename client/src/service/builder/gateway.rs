@@ -6,7 +6,8 @@ use super::Builder;
 use crate::{
     error::Error,
     gateway::{
-        GATEWAY_CA_FILE_VARIABLE, GATEWAY_TOKEN_FILE_VARIABLE, GATEWAY_VARIABLE, GatewaySettings,
+        GATEWAY_CA_FILE_VARIABLE, GATEWAY_TOKEN_FILE_VARIABLE, GATEWAY_VARIABLE, GatewayNames,
+        GatewaySettings,
     },
 };
 
@@ -53,6 +54,6 @@ impl Builder {
             |set: &Option<PathBuf>, name| set.clone().or_else(|| variable(name).map(PathBuf::from));
         let ca_file = file(&self.gateway_ca_file, GATEWAY_CA_FILE_VARIABLE);
         let token_file = file(&self.gateway_token_file, GATEWAY_TOKEN_FILE_VARIABLE);
-        Ok(GatewaySettings::of(urls, ca_file, token_file)?)
+        Ok(GatewaySettings::of(urls, ca_file, token_file, GatewayNames::default())?)
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of what a builder accepts.
 
 use super::*;
+use crate::gateway::{GATEWAY_TOKEN_FILE_VARIABLE, GATEWAY_VARIABLE};
 
 fn build(builder: Builder, environment: &[(&str, &str)]) -> Result<Service, Error> {
     builder.build_with(|wanted| {
@@ -25,7 +26,7 @@ fn what_the_code_says_beats_the_environment() {
     let (ttl, interval) = (Duration::from_secs(60), Duration::from_secs(40));
     assert_eq!(
         service.options,
-        BeatOptions { ttl: Some(ttl), interval: Some(interval), shared: false }
+        BeatOptions { ttl: Some(ttl), interval: Some(interval), ..BeatOptions::default() }
     );
     assert_eq!(service.identity.home, Location::Pod("greeter-7f9c".to_owned()));
     assert_eq!(service.identity.instance, "greeter-7f9c");
@@ -34,7 +35,7 @@ fn what_the_code_says_beats_the_environment() {
     let service = build(builder, &environment).expect("a service");
     assert_eq!(
         service.options,
-        BeatOptions { ttl: Some(ttl), interval: Some(interval), shared: false }
+        BeatOptions { ttl: Some(ttl), interval: Some(interval), ..BeatOptions::default() }
     );
     assert_eq!(service.identity.home, Location::Outside(vec![]));
     assert_eq!(service.identity.instance, "a");
@@ -70,4 +71,22 @@ fn what_cannot_be_is_refused_with_what_to_do() {
 fn an_interval_of_zero_is_no_renewal() {
     let service = build(greeter().register_interval(Duration::ZERO), &[]).expect("a service");
     assert_eq!(service.options.interval, Some(Duration::ZERO));
+}
+
+#[test]
+fn what_is_wrong_with_a_gateway_is_told_in_the_words_of_the_sdk() {
+    let url = "https://gateway:8443";
+    let names = "gateway ($BEATKEEPER_GATEWAY) needs gateway_ca_file ($BEATKEEPER_GATEWAY_CA_FILE)";
+    for told in [
+        error(greeter().gateway(url), &[]),
+        error(greeter(), &[(GATEWAY_VARIABLE, url), (GATEWAY_TOKEN_FILE_VARIABLE, "/token")]),
+    ] {
+        assert!(told.starts_with(names), "{told}");
+    }
+    let alone = error(greeter(), &[(GATEWAY_TOKEN_FILE_VARIABLE, "/token")]);
+    let starts = "gateway_token_file ($BEATKEEPER_GATEWAY_TOKEN_FILE) has no effect without \
+                  gateway ($BEATKEEPER_GATEWAY): name the gateway";
+    assert!(alone.starts_with(starts), "{alone}");
+    let alone = error(greeter().gateway_ca_file("/ca.crt"), &[]);
+    assert!(alone.starts_with("gateway_ca_file ($BEATKEEPER_GATEWAY_CA_FILE) has"), "{alone}");
 }
