@@ -112,6 +112,17 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+/// What a gateway shows to instances and to replicas, as its files were read last.
+pub struct Certificates([Rc<ServerTls>; 2]);
+
+impl Certificates {
+    /// From when until when the one counts that expires first.
+    pub fn first_to_expire(&self) -> Option<Validity> {
+        let all = self.0.iter().filter_map(|tls| Validity::of(&tls.certificate()).ok());
+        all.min_by_key(|validity| validity.until)
+    }
+}
+
 async fn listen(
     what: &'static str,
     address: SocketAddr,
@@ -153,6 +164,11 @@ impl Bound {
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// The certificates that it shows.
+    pub fn certificates(&self) -> Certificates {
+        Certificates([self.beats_tls.clone(), self.streams_tls.clone()])
     }
 
     /// The address at which instances reach this gateway, for its own beats (G3).

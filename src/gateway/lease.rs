@@ -4,9 +4,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use beatkeeper_api::{
-    gateway::{GATEWAY_LABEL, GATEWAY_LEASE_PREFIX, STREAMS_ANNOTATION},
+    gateway::{
+        CERTIFICATE_ANNOTATION, GATEWAY_LABEL, GATEWAY_LEASE_PREFIX, Lifetime, STREAMS_ANNOTATION,
+    },
     heartbeat::renew_time,
 };
+use beatkeeper_gateway::{run::Certificates, validity::Validity};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -47,8 +50,9 @@ pub(super) struct GatewayLease {
     api: Api<DynamicObject>,
     name: String,
     namespace: String,
-    /// What it says, but for the time of the renewal.
+    /// What it says, but for the time of the renewal and the certificates.
     content: Content,
+    certificates: Certificates,
 }
 
 /// What a Lease of a gateway says.
@@ -61,9 +65,15 @@ struct Content {
 }
 
 impl GatewayLease {
-    /// The Lease of the gateway at this place. `operator` is the name of the election's Lease of its operator, and
-    /// `streams` is where replicas dial.
-    pub(super) fn new(client: Client, place: &Place, operator: &str, streams: SocketAddr) -> Self {
+    /// The Lease of the gateway at this place. `operator` is the name of the election's Lease of its operator, `streams`
+    /// is where replicas dial, and `certificates` are those that the gateway shows.
+    pub(super) fn new(
+        client: Client,
+        place: &Place,
+        operator: &str,
+        streams: SocketAddr,
+        certificates: Certificates,
+    ) -> Self {
         let resource = ApiResource::erase::<Lease>(&());
         Self {
             // Whatever others have written into it must not stop the renewals, so it is read without types.
@@ -76,6 +86,7 @@ impl GatewayLease {
                 streams,
                 owner: place.in_pod.then(|| place.name.clone()),
             },
+            certificates,
         }
     }
 
@@ -105,7 +116,8 @@ impl GatewayLease {
 
     /// Renews it. Every renewal writes the whole content: a Pod of the same name may have left its Lease behind.
     async fn renew(&self) -> Result<(), LeaseError> {
-        let content = self.content.json(Timestamp::now());
+        let lifetime = self.certificates.first_to_expire().map(lifetime);
+        let content = self.content.json(Timestamp::now(), lifetime);
         let patch = Patch::Merge(&content);
         match within(self.api.patch(&self.name, &PatchParams::default(), &patch)).await {
             Err(error) if error.is_absent() => self.create(content).await,
@@ -147,12 +159,14 @@ impl GatewayLease {
 }
 
 impl Content {
-    fn json(&self, now: Timestamp) -> Value {
+    fn json(&self, now: Timestamp, lifetime: Option<Lifetime>) -> Value {
+        let mut annotations = BTreeMap::from([(STREAMS_ANNOTATION, self.streams.to_string())]);
+        annotations.extend(lifetime.map(|it| (CERTIFICATE_ANNOTATION, it.to_string())));
         let owners: Vec<Value> = self.owner.iter().map(|pod| self.owner_reference(pod)).collect();
         json!({
             "metadata": {
                 "labels": BTreeMap::from([(GATEWAY_LABEL, &self.operator)]),
-                "annotations": BTreeMap::from([(STREAMS_ANNOTATION, self.streams.to_string())]),
+                "annotations": annotations,
                 "ownerReferences": owners,
             },
             "spec": {
@@ -168,6 +182,27 @@ impl Content {
     }
 }
 
+/// A time that is too late for a [`Timestamp`] says that the certificate never expires.
+fn lifetime(Validity { from, until }: Validity) -> Lifetime {
+    Lifetime {
+        from: Timestamp::from_second(from).unwrap_or(Timestamp::MIN),
+        until: Timestamp::from_second(until).unwrap_or(Timestamp::MAX),
+    }
+}
+
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
     Ok(timeout(WITHIN, call).await.map_err(|_| LeaseError::Late)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_never_expires_is_told_as_the_last_time_that_can_be_written() {
+        // 2026-01-01, and the last second of the year 9999.
+        let told = lifetime(Validity { from: 1_767_225_600, until: 253_402_300_799 });
+        assert_eq!(told.from.to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!(told.until, Timestamp::MAX);
+    }
 }

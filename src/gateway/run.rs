@@ -62,7 +62,8 @@ pub async fn run(
     let Some(ports) = asking.await else { return Ok(()) };
     // Replicas find the gateway by its Lease, so it is made when beats can be taken.
     let streams = place.published(addresses.streams);
-    let lease = GatewayLease::new(client, &place, &args.leader_elect_resource_name, streams);
+    let operator = &args.leader_elect_resource_name;
+    let lease = GatewayLease::new(client, &place, operator, streams, bound.certificates());
     let ended = tokio::select! {
         ended = bound.run(ports, stop) => ended,
         () = lease.keep() => Ok(()),

@@ -1,5 +1,6 @@
 //! `beatkeeper gateway` as a process of a cluster: its Lease, its tokens, its end.
 
+use beatkeeper_api::gateway::Lifetime;
 use k8s_openapi::api::coordination::v1::Lease;
 use rustix::process::Signal;
 use serde_json::json;
@@ -43,6 +44,9 @@ async fn replicas_find_a_gateway_by_its_lease_and_it_goes_with_the_gateway() {
     assert_eq!(labels["beatkeeper.dev/gateway"], "of-this-test");
     let annotations = lease.metadata.annotations.unwrap();
     assert_eq!(annotations["beatkeeper.dev/streams"], gateway.address("streams").await);
+    let lifetime: Lifetime = annotations["beatkeeper.dev/certificate"].parse().unwrap();
+    // Until when certificates of rcgen last that are not told otherwise.
+    assert_eq!(lifetime.until.to_string(), "4096-01-01T00:00:00Z");
     let owners = lease.metadata.owner_references.unwrap();
     assert_eq!((owners.len(), owners[0].kind.as_str(), &owners[0].uid), (1, "Pod", &uid));
     eventually("it is renewed", async || {

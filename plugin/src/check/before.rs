@@ -85,6 +85,7 @@ mod tests {
     fn each_thing_that_is_missing_fails_its_own_check() {
         assert_eq!(failed(|_| {}), []);
         assert_eq!(failed(|it| it.kubernetes = Ok((1, 32))), [Check::Kubernetes]);
+        assert_eq!(failed(|it| it.kubernetes = Ok((1, 33))), []);
         assert_eq!(failed(|it| it.kubernetes = Ok((2, 0))), []);
         assert_eq!(
             failed(|it| it.lacking = Ok(vec!["clusterroles".to_owned()])),

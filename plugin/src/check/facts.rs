@@ -59,6 +59,8 @@ pub struct Facts {
     pub quota: Option<u64>,
     /// Whether the leader explains instances, if the operator was told so.
     pub explained: Read<Explained>,
+    /// The gateways of the operator.
+    pub gateways: Gateways,
 }
 
 /// Whether the leader explains instances to this user.
@@ -133,6 +135,11 @@ impl Operator {
         self.flag("--explain-bind-address").next().is_some()
     }
 
+    /// Whether it takes beats from gateways.
+    pub fn uses_gateways(&self) -> bool {
+        self.flag("--gateway-cert-dir").next().is_some()
+    }
+
     /// The ranges that it allows for outside instances.
     pub fn ranges(&self) -> OutsideRanges {
         let ranges = self.flag("--outside-range").filter_map(|text| text.parse().ok());
@@ -148,6 +155,68 @@ pub struct Election {
     pub holder: String,
     /// Whether it renews its claim.
     pub renews: bool,
+}
+
+/// The gateways of an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateways {
+    /// Their Deployments; the chart makes one.
+    pub deployments: Read<Vec<Deployed>>,
+    /// Those that have a Lease.
+    pub living: Read<Vec<Gateway>>,
+    /// The uids of the Pods that the election's Lease lists.
+    pub listed: Read<Vec<String>>,
+}
+
+impl Gateways {
+    /// There are none.
+    pub fn none() -> Self {
+        Self { deployments: Ok(Vec::new()), living: Ok(Vec::new()), listed: Ok(Vec::new()) }
+    }
+
+    /// Nothing is known of them.
+    pub fn unread(why: &Unread) -> Self {
+        Self { deployments: Err(why.clone()), living: Err(why.clone()), listed: Err(why.clone()) }
+    }
+}
+
+/// A Deployment of gateways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployed {
+    /// Namespace and name.
+    pub key: Key,
+    /// How many gateways are wanted.
+    pub wanted: i32,
+    /// How many are available.
+    pub available: i32,
+    /// The image of their container.
+    pub image: String,
+    /// The label `app.kubernetes.io/version`.
+    pub version: Option<String>,
+}
+
+/// A gateway, by its Lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// The name of its Pod.
+    pub name: String,
+    /// The uid of its Pod.
+    pub pod: String,
+    /// How long ago it renewed its Lease; `None` if it never has.
+    pub renewed: Option<Duration>,
+    /// How long ago its Lease was created.
+    pub age: Duration,
+    /// The certificate that expires first; `None` if it does not tell.
+    pub certificate: Option<Certificate>,
+}
+
+/// How long a certificate lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Certificate {
+    /// From its first to its last moment.
+    pub life: Duration,
+    /// From now on; zero if it has expired.
+    pub left: Duration,
 }
 
 /// The facts about a cluster before an installation.

@@ -33,6 +33,20 @@ pub enum Check {
     Beats,
     /// The store has room.
     Store,
+    /// There are gateways, and the operator uses them.
+    Gateways,
+    /// All gateways are available.
+    GatewayReplicas,
+    /// Gateways renew their Leases.
+    GatewayLeases,
+    /// The leader has streams to the gateways.
+    GatewayStreams,
+    /// Gateways and operator have one version.
+    GatewayVersions,
+    /// The certificates of the gateways last long enough.
+    GatewayCertificates,
+    /// A policy limits what gateways write.
+    GatewayPolicy,
     /// A workload may beat.
     WorkloadRights,
     /// The version of Kubernetes is supported.
@@ -50,7 +64,7 @@ const PAGE: &str = "https://github.com/beatkeeper/beatkeeper/blob/main/docs/chec
 
 impl Check {
     /// All checks.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 27] = [
         Self::Crd,
         Self::CrdCurrent,
         Self::Operator,
@@ -66,6 +80,13 @@ impl Check {
         Self::OutsideRanges,
         Self::Beats,
         Self::Store,
+        Self::Gateways,
+        Self::GatewayReplicas,
+        Self::GatewayLeases,
+        Self::GatewayStreams,
+        Self::GatewayVersions,
+        Self::GatewayCertificates,
+        Self::GatewayPolicy,
         Self::WorkloadRights,
         Self::Kubernetes,
         Self::InstallRights,
@@ -91,6 +112,13 @@ impl Check {
             Self::OutsideRanges => "outside-ranges",
             Self::Beats => "beats",
             Self::Store => "store",
+            Self::Gateways => "gateways",
+            Self::GatewayReplicas => "gateway-replicas",
+            Self::GatewayLeases => "gateway-leases",
+            Self::GatewayStreams => "gateway-streams",
+            Self::GatewayVersions => "gateway-versions",
+            Self::GatewayCertificates => "gateway-certificates",
+            Self::GatewayPolicy => "gateway-policy",
             Self::WorkloadRights => "workload-rights",
             Self::Kubernetes => "kubernetes",
             Self::InstallRights => "install-rights",
@@ -117,6 +145,13 @@ impl Check {
             Self::OutsideRanges => "declared addresses are in allowed ranges",
             Self::Beats => "the API server has room for the beats",
             Self::Store => "the store has room",
+            Self::Gateways => "there are gateways, and the operator uses them",
+            Self::GatewayReplicas => "all gateways are available",
+            Self::GatewayLeases => "all gateways renew their Leases",
+            Self::GatewayStreams => "the leader hears all gateways",
+            Self::GatewayVersions => "gateways and operator have one version",
+            Self::GatewayCertificates => "the certificates of the gateways last long enough",
+            Self::GatewayPolicy => "gateways may write no Leases but their own",
             Self::WorkloadRights => "this user may beat",
             Self::Kubernetes => "the version of Kubernetes is supported",
             Self::InstallRights => "you may install the chart",

@@ -99,7 +99,7 @@ fn versions(facts: &Facts) -> Verdict {
 }
 
 /// The tag of an image, if it is a version. A digest, or a tag of one's own, says nothing.
-fn tag(image: &str) -> Option<&str> {
+pub(super) fn tag(image: &str) -> Option<&str> {
     let (_, tag) = image.split('@').next()?.rsplit_once(':')?;
     let is_version = tag.split('.').count() == 3 && tag.starts_with(|c: char| c.is_ascii_digit());
     is_version.then_some(tag)

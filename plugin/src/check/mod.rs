@@ -5,6 +5,7 @@
 pub mod before;
 pub mod explain;
 pub mod facts;
+pub mod gateways;
 pub mod guards;
 pub mod id;
 pub mod installation;
@@ -30,6 +31,7 @@ pub fn installation(facts: &Facts) -> Vec<Verdict> {
         guards::verdicts(facts),
         registrations::verdicts(facts),
         vec![store::verdict(facts)],
+        gateways::verdicts(facts),
     ];
     parts.into_iter().flatten().collect()
 }

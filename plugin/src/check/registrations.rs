@@ -1,6 +1,6 @@
 //! The registrations, and the load that they are.
 
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{Carrier, ServiceRegistration};
 use beatkeeper_core::{
     objects::registration::Registration,
     vocabulary::address::{self, Named},
@@ -84,14 +84,14 @@ fn ranges(facts: &Facts) -> Verdict {
     )
 }
 
-/// How many beats come in a second if all instances beat.
+/// How many beats are written in a second if all instances beat. Those through gateways are not.
 pub(super) fn rate(facts: &Facts) -> Result<f64, &Unread> {
     let (all, leases) = match (&facts.registrations, &facts.leases) {
         (Err(why), _) | (_, Err(why)) => return Err(why),
         (Ok(all), Ok(leases)) => (all, leases),
     };
     let mut rate = 0.0;
-    for object in all {
+    for object in all.iter().filter(|it| it.spec.carrier == Carrier::Lease) {
         let registration = Registration::validate(object);
         let count = leases.get(&registration.key).copied().unwrap_or(0);
         rate += count as f64 / registration.interval.as_secs_f64();

@@ -45,10 +45,14 @@ const EVERYWHERE: [Rule; 1] = [("", "nodes", &["list", "watch"])];
 const OWN: [Rule; 1] = [("coordination.k8s.io", "leases", &["create"])];
 
 /// What it needs in the whole cluster to ask about tokens, for guarded metrics and for explanations.
-const REVIEWS: [Rule; 2] = [
-    ("authentication.k8s.io", "tokenreviews", &["create"]),
-    ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
-];
+const TOKENS: [Rule; 1] = [("authentication.k8s.io", "tokenreviews", &["create"])];
+
+/// What it needs in the whole cluster to ask what a user may do: one that reads metrics or explanations, or one that
+/// beats through a gateway.
+const REVIEWS: [Rule; 1] = [("authorization.k8s.io", "subjectaccessreviews", &["create"])];
+
+/// What it needs in its own namespace to find gateways.
+const GATEWAYS: [Rule; 1] = [("coordination.k8s.io", "leases", &["get", "list", "watch"])];
 
 /// What an instance needs.
 const WORKLOAD: [Rule; 2] = [
@@ -90,8 +94,16 @@ pub fn needed_by(operator: &Operator) -> Vec<Right> {
         some => some.iter().flat_map(|it| all(&WATCHED, Some(it))).collect(),
     };
     rights.extend(all(&OWN, own));
-    if operator.explains() || operator.args.iter().any(|arg| arg == "--metrics-secure") {
+    let guards = operator.explains() || operator.args.iter().any(|arg| arg == "--metrics-secure");
+    if guards {
+        rights.extend(all(&TOKENS, None));
+    }
+    if guards || operator.uses_gateways() {
         rights.extend(all(&REVIEWS, None));
+    }
+    // Without a namespace to watch, it has this right everywhere.
+    if operator.uses_gateways() && !watched.is_empty() {
+        rights.extend(all(&GATEWAYS, own));
     }
     let probes = if watched.is_empty() { own.into_iter().collect() } else { watched };
     for namespace in probes {

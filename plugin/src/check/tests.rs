@@ -1,5 +1,7 @@
 //! Each check fails alone, or says that it cannot know.
 
+mod gateways;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use beatkeeper_core::vocabulary::key::Key;
@@ -7,7 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::{Value, json};
 
 use super::{
-    facts::{Election, Explained, Facts, Operator, Unread},
+    facts::{Election, Explained, Facts, Gateways, Operator, Unread},
     id::Check,
     installation::VERSION_LABEL,
     rights,
@@ -57,6 +59,7 @@ fn fine() -> Facts {
         stored: Ok(Some(100 << 20)),
         quota: None,
         explained: Ok(Explained::Answers(Key::new("beatkeeper", "beatkeeper-explain"))),
+        gateways: Gateways::none(),
     }
 }
 
@@ -192,8 +195,10 @@ fn each_policy_has_to_be_there_and_to_deny_and_those_of_others_do_not_count() {
 }
 
 #[test]
-fn a_priority_level_without_a_flow_schema_fails_its_check() {
+fn a_priority_level_without_its_flow_schema_fails_its_check() {
     assert_eq!(failed(|it| it.flows = Ok(Vec::new())), [Check::FlowControl]);
+    let another = |it: &mut Facts| it.levels = Ok(vec!["y-heartbeats".to_owned()]);
+    assert_eq!(failed(another), [Check::FlowControl]);
 }
 
 #[test]
@@ -326,6 +331,7 @@ fn what_may_not_be_read_fails_nothing() {
         stored: Err(why()),
         quota: None,
         explained: Err(why()),
+        gateways: Gateways::unread(&why()),
     });
     assert!(told.iter().all(|it| it.outcome == Outcome::Unknown("no".to_owned())), "{told:#?}");
 }

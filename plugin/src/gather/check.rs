@@ -24,6 +24,7 @@ use tokio::time::sleep;
 use super::{
     all,
     explained::explained,
+    gateways::gateways,
     lease, lease_collection,
     rights::{lacking, lacking_of_operator},
     scope::Wanted,
@@ -84,6 +85,7 @@ pub async fn facts(session: &Session, said: Said<'_>) -> Result<Facts, Error> {
         leases,
         stored,
         explained,
+        gateways,
     ) = join!(
         crd(client),
         election(session, known),
@@ -96,6 +98,7 @@ pub async fn facts(session: &Session, said: Said<'_>) -> Result<Facts, Error> {
         all::<SeenLease>(&leases),
         stored(client),
         explained(session, said.connection, known, said.address),
+        gateways(session, &operator),
     );
     let holder = election.as_ref().ok().and_then(|it| it.as_ref()).map(|it| &*it.holder);
     let proof = proof(session, known, holder).await;
@@ -113,6 +116,7 @@ pub async fn facts(session: &Session, said: Said<'_>) -> Result<Facts, Error> {
         stored,
         quota: said.quota,
         explained,
+        gateways,
         operator,
     })
 }

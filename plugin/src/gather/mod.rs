@@ -5,6 +5,7 @@ pub mod election;
 pub mod events;
 pub mod explained;
 pub mod follow;
+pub mod gateways;
 pub mod rights;
 pub mod scope;
 pub mod watch;

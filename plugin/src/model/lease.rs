@@ -26,6 +26,12 @@ use super::beat::Beat;
 /// How much of the app's description of its version is kept, in characters.
 const VERSION_MAX: usize = 64;
 
+/// The part of `managedFields` from which [`written`] reads.
+pub(super) const RENEWALS: Keep = Each(&Fields(&[
+    ("time", All),
+    ("fieldsV1", Fields(&[("f:spec", Fields(&[("f:renewTime", All)]))])),
+]));
+
 /// A heartbeat Lease, read as the operator reads it, with the moment of its last beat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenLease {
@@ -69,13 +75,7 @@ impl Decode for SeenLease {
                 ),
                 ("creationTimestamp", All),
                 ("deletionTimestamp", Time),
-                (
-                    "managedFields",
-                    Each(&Fields(&[
-                        ("time", All),
-                        ("fieldsV1", Fields(&[("f:spec", Fields(&[("f:renewTime", All)]))])),
-                    ])),
-                ),
+                ("managedFields", RENEWALS),
             ]),
         ),
         (
@@ -108,7 +108,7 @@ impl Decode for SeenLease {
 }
 
 /// When the API server last saw a manager write `spec.renewTime`.
-fn written(kept: &Value) -> Option<Timestamp> {
+pub(super) fn written(kept: &Value) -> Option<Timestamp> {
     let entries = kept["metadata"]["managedFields"].as_array()?;
     let beats =
         entries.iter().filter(|entry| !entry["fieldsV1"]["f:spec"]["f:renewTime"].is_null());

@@ -8,6 +8,7 @@ pub mod difference;
 pub mod event;
 pub mod finding;
 pub mod findings;
+pub mod gateway;
 pub mod instance;
 pub mod judge;
 pub mod kind;

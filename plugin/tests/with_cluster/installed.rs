@@ -17,6 +17,9 @@ use tokio::net::TcpSocket;
 
 use crate::stage::{Stage, eventually, kept_port, printed};
 
+/// The label of the operator's Pods.
+const OPERATOR: &str = "beatkeeper.dev/operator";
+
 /// The chart in namespace beatkeeper.
 pub struct Installed {
     pub stage: Stage,
@@ -30,30 +33,30 @@ pub struct Installed {
 impl Installed {
     pub fn on(plane: &'static ControlPlane) -> Self {
         let stage = Stage::on(plane, "beatkeeper");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let mut helm = Command::new(root.join("scripts/helm"));
-        helm.args(["template", "beatkeeper"]).arg(root.join("charts/beatkeeper"));
-        helm.args(["--namespace", "beatkeeper", "--no-hooks"]);
-        helm.args(["--set", "outsideRanges.beatkeeper={192.0.2.0/24},explain.enabled=true"]);
-        let rendered = printed(helm);
-        assert_eq!(rendered.code, 0, "{rendered:?}");
         stage.kubectl(&["create", "namespace", "beatkeeper"]);
         let (port, explain) = kept_port();
-        let (explain, manifest) = (explain.to_string(), rendered.out);
-        let mut it = Self { stage, explain, _port: port, manifest, ghost: Arc::default() };
-        it.repair();
+        let mut it = Self {
+            stage,
+            explain: explain.to_string(),
+            _port: port,
+            manifest: String::new(),
+            ghost: Arc::default(),
+        };
+        it.install("");
         let election = ["--leader-elect", "--leader-elect-resource-namespace=beatkeeper"];
         let range = "--outside-range=beatkeeper=192.0.2.0/24";
         let words = ["controller", range, "--cluster-network=203.0.113.0/24"];
         let explain = format!("--explain-bind-address={}", it.explain);
         let words = [&words[..], &election, &[&*explain]].concat();
         it.stage.start_with("operator", &words, &[("POD_NAMESPACE", "beatkeeper")]);
-        eventually("the Pods are made", || {
-            let pods = it.pods();
-            if pods.len() == 2 { Ok(()) } else { Err(format!("{pods:?}")) }
-        });
-        it.pods().iter().for_each(|pod| it.ready(pod, "True"));
+        it.two_pods_are_ready(OPERATOR);
         it
+    }
+
+    /// Applies the chart with further values.
+    pub fn install(&mut self, values: &str) {
+        self.manifest = rendered(values);
+        self.repair();
     }
 
     /// Applies what the chart renders.
@@ -69,9 +72,18 @@ impl Installed {
         self.stage.kubectl(&["patch", what, "--type=json", "-p", &patch]);
     }
 
-    fn pods(&self) -> Vec<String> {
-        let pods = self.stage.read(&["get", "pods", "-o", "name"]);
+    fn pods(&self, label: &str) -> Vec<String> {
+        let pods = self.stage.read(&["get", "pods", "-l", label, "-o", "name"]);
         pods.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until two Pods with this label are made, and says that they are ready.
+    pub fn two_pods_are_ready(&self, label: &str) {
+        let pods = eventually("the Pods are made", || {
+            let pods = self.pods(label);
+            if pods.len() == 2 { Ok(pods) } else { Err(format!("{pods:?}")) }
+        });
+        pods.iter().for_each(|pod| self.ready(pod, "True"));
     }
 
     /// There is no kubelet that would say so.
@@ -83,7 +95,7 @@ impl Installed {
     }
 
     pub fn one_pod_is_ready(&self, status: &str) {
-        self.ready(&self.pods()[0], status);
+        self.ready(&self.pods(OPERATOR)[0], status);
     }
 
     /// What `check` says with these flags.
@@ -93,10 +105,15 @@ impl Installed {
 
     /// Waits until no check has anything to say.
     pub fn all_is_fine(&self) {
+        self.all_are_fine(15);
+    }
+
+    /// Waits until there are so many checks, and none has anything to say.
+    pub fn all_are_fine(&self, count: usize) {
         eventually("all is fine", || {
             let (code, checks) = self.told(&[]);
             let is_fine = |it: &Value| it["outcome"] == "fine";
-            let fine = code == 0 && checks.len() == 15 && checks.iter().all(is_fine);
+            let fine = code == 0 && checks.len() == count && checks.iter().all(is_fine);
             let others = || checks.iter().filter(|it| !is_fine(it)).collect::<Vec<_>>();
             if fine { Ok(()) } else { Err(format!("{:#?}", others())) }
         });
@@ -147,6 +164,21 @@ impl Drop for Installed {
     fn drop(&mut self) {
         self.ghost.store(true, Ordering::Relaxed);
     }
+}
+
+/// What the chart renders with further values.
+fn rendered(values: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut helm = Command::new(root.join("scripts/helm"));
+    helm.args(["template", "beatkeeper"]).arg(root.join("charts/beatkeeper"));
+    helm.args(["--namespace", "beatkeeper", "--no-hooks"]);
+    helm.args(["--set", "outsideRanges.beatkeeper={192.0.2.0/24},explain.enabled=true"]);
+    if !values.is_empty() {
+        helm.args(["--set", values]);
+    }
+    let rendered = printed(helm);
+    assert_eq!(rendered.code, 0, "{rendered:?}");
+    rendered.out
 }
 
 /// What `check` says with these flags: its exit code, and the checks.

@@ -1,5 +1,7 @@
 //! `check` on a control plane with the chart: each check fails alone when its thing is broken.
 
+mod gateways;
+
 use std::collections::BTreeSet;
 
 use beatkeeper_cluster::{ControlPlane, Options};
@@ -28,6 +30,7 @@ async fn each_check_fails_alone_when_its_thing_is_broken() {
     it.fails("crd");
     it.repair();
     it.all_is_fine();
+    gateways::each_check_fails_alone(&mut it);
     // Last, since nothing repairs it.
     the_operator(&mut it);
 }
