@@ -121,7 +121,7 @@ impl Deaths {
 
 fn is_dead(verdicts: &[Verdict], victim: usize) -> bool {
     let lease: Arc<str> = format!("service-0.vm-{victim}").into();
-    let verdict = beatkeeper_core::decide::kept::verdict_on(verdicts, &lease, "service-0");
+    let verdict = beatkeeper_core::decide::ordered::verdict_on(verdicts, &lease, "service-0");
     verdict.is_some_and(|verdict| verdict.state == InstanceState::Expired)
 }
 

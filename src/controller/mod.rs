@@ -47,7 +47,7 @@ pub use clock::Clock;
 pub use host::{Host, Process, Supervisor};
 pub use leader::args::{ElectionSettings, LeaderArgs};
 pub(crate) use metrics::page::section as metrics_section;
-pub use observer::{Compared, Decided, Observer, Undecided, Unobserved};
+pub use observer::{Compared, ComparedPlans, Decided, Observer, Undecided, Unobserved};
 pub use secure::certificate::CertificateError;
 pub use serve::{BindError, ServeError};
 pub use settings::{Args, LogFormat, Settings, SettingsError};

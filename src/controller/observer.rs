@@ -13,6 +13,7 @@ use beatkeeper_core::{
         ttl::TtlHistory,
     },
     objects::registration::Registration,
+    plan::{kept::ChangedPlan, write::Plan},
     vocabulary::{address::AddressSet, monotonic_time::MonotonicTime},
 };
 
@@ -65,6 +66,17 @@ pub struct Compared<'a> {
     pub evidence_of_all: &'a Evidence,
 }
 
+/// Two plans of one moment: one of what has changed, and one for everything.
+#[derive(Debug, Clone, Copy)]
+pub struct ComparedPlans<'a> {
+    /// The registration.
+    pub registration: &'a Registration,
+    /// The plan of what has changed.
+    pub changed: &'a ChangedPlan,
+    /// The plan for everything.
+    pub all: &'a Plan,
+}
+
 /// Sees what a process does. No method does anything unless a simulation overrides it.
 pub trait Observer: Send + Sync {
     /// The process keeps what it knows of the Leases here.
@@ -79,12 +91,15 @@ pub trait Observer: Send + Sync {
     fn keeps_from(&self) -> usize {
         KEPT_FROM
     }
-    /// Whether each decision that was made of a kept one is compared with a decision about all instances.
+    /// Whether each decision that was made of a kept one is compared with a decision about all instances, and each plan
+    /// that was made of a kept one with a plan for everything.
     fn compares(&self) -> bool {
         false
     }
     /// Both decisions of the same moment.
     fn compared(&self, _kept: &Compared<'_>) {}
+    /// Both plans of the same moment.
+    fn compared_plans(&self, _plans: &ComparedPlans<'_>) {}
     /// A decision stands.
     fn decided(&self, _decided: &Decided<'_>) {}
     /// Whether the process notices that the store went back to an earlier state.

@@ -12,8 +12,11 @@ use crate::controller::clock::Clock;
 use beatkeeper_core::{
     decide::{kept::KeptDecision, verdict::Suspect},
     inputs::earlier::Earlier,
-    liveness::ttl::{Replaced, TtlHistory},
-    plan::{change_limits::ChangeLimits, refusals::Refusals},
+    liveness::{
+        index::Ticket,
+        ttl::{Replaced, TtlHistory},
+    },
+    plan::{change_limits::ChangeLimits, kept::KeptPlan, refusals::Refusals},
     report::{flapping::Flaps, reported_states::ReportedStates},
     vocabulary::{
         address::AddressSet,
@@ -66,6 +69,8 @@ pub(crate) struct State {
     pub(crate) expected: Vec<Suspect>,
     /// The last decision, if the next one may be made of it.
     pub(crate) kept: Option<Box<KeptDecision>>,
+    /// The last plan, if the next one may be made of it. It belongs to the decision with this ticket.
+    pub(crate) plan: Option<(Ticket, Box<KeptPlan>)>,
     /// Whether the Service, when it last existed, was one that the operator did not own.
     pub(crate) foreign_service: bool,
     /// Since when the Service with this uid has been seen without a selector.

@@ -64,16 +64,20 @@ async fn beats_come_at_the_interval_with_times_that_only_grow() {
     let ns = TestNamespace::new().await;
     let mut agent = ns.vm();
     agent.says("beating as").await;
-    let times = renew_times(&ns, 21).await;
-    for time in &times {
-        assert_eq!(time.len(), "2026-11-22T10:00:00.000000Z".len(), "{time}");
+    let mut spans: Vec<Duration> = Vec::new();
+    // 20 intervals of 200 ms. A busy machine may delay beats further, though not at all times.
+    while spans.last().is_none_or(|span| *span >= Duration::from_secs(6)) {
+        assert!(spans.len() < 5, "20 beats took {spans:?}");
+        let times = renew_times(&ns, 21).await;
+        for time in &times {
+            assert_eq!(time.len(), "2026-11-22T10:00:00.000000Z".len(), "{time}");
+        }
+        assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+        let at = |text: &String| text.parse::<jiff::Timestamp>().unwrap();
+        let span = at(&times[20]).duration_since(at(&times[0])).unsigned_abs();
+        assert!(span >= Duration::from_millis(3700), "20 beats took {span:?}");
+        spans.push(span);
     }
-    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
-    let at = |text: &String| text.parse::<jiff::Timestamp>().unwrap();
-    let span = at(&times[20]).duration_since(at(&times[0])).unsigned_abs();
-    // 20 intervals of 200 ms. A busy machine may delay beats further.
-    let expected = Duration::from_millis(3700)..Duration::from_millis(6000);
-    assert!(expected.contains(&span), "20 beats took {span:?}");
 }
 
 #[tokio::test]

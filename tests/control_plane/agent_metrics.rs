@@ -79,13 +79,16 @@ async fn an_agent_counts_each_beat_that_the_api_server_has_accepted() {
     let before = audited(&ns, begin).await;
     let scrape = Scrape::at(&metered.address).await.unwrap();
     let after = audited(&ns, begin).await;
-    let accepted = beats(&scrape, "accepted");
-    assert!((before - 1.0..=after).contains(&accepted), "{accepted}: {before} to {after}");
+    let (accepted, failed) = (beats(&scrape, "accepted"), beats(&scrape, "failed"));
+    // A beat whose answer was late on a busy machine has failed for the agent, and is tried again.
+    let least = before - 1.0 - failed;
+    assert!((least..=after).contains(&accepted), "{accepted}: {least} to {after}");
+    assert_eq!(failures(&scrape, "timeout"), failed);
     // The first beat creates the Lease, and is due at no certain moment.
     assert_eq!(scrape.value("beatkeeper_agent_beat_lateness_seconds_count"), accepted - 1.0);
     assert_eq!(scrape.value("beatkeeper_agent_beat_duration_seconds_count"), accepted - 1.0);
     assert!(scrape.value("beatkeeper_agent_beat_duration_seconds_sum") > 0.0);
-    assert_eq!((beats(&scrape, "failed"), registered(&scrape)), (0.0, Some(true)));
+    assert_eq!(registered(&scrape), Some(true));
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(scrape.value(&format!("beatkeeper_agent_build_info{{version=\"{version}\"}}")), 1.0);
     assert!(scrape.value("process_resident_memory_bytes") > 1e6);

@@ -45,7 +45,7 @@ async fn an_instance_that_changes_its_token_lives_whatever_its_clock_says() {
     let ns = TestNamespace::new("clocks").await;
     let operator = ns.operator();
     ns.greeter().await;
-    let beats = ns.beats("greeter");
+    let mut beats = ns.beats("greeter");
     let instances = ["ahead", "behind", "backwards", "last-day", "beyond", "stopped"];
     for (n, instance) in instances.iter().enumerate() {
         beats.create(&beats.outside(instance, &format!("192.0.2.{}", n + 1))).await;
@@ -73,7 +73,7 @@ async fn an_instance_that_changes_its_token_lives_whatever_its_clock_says() {
 
     // The other instances do not delay a new instance with a valid time.
     let sane = beats.outside("sane", "192.0.2.7");
-    beats.create(&sane).await;
+    beats.start(&sane, INTERVAL).await;
     let mut all = living.to_vec();
     all.push("192.0.2.7");
     ns.published_as_ready("greeter", &all).await;
@@ -81,6 +81,7 @@ async fn an_instance_that_changes_its_token_lives_whatever_its_clock_says() {
         assert!(!heart.is_finished(), "a beat was refused");
         heart.abort();
     }
+    beats.die("sane");
     // All of them are pruned by the same rule.
     ns.published_as_ready("greeter", &[]).await;
 }

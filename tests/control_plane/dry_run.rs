@@ -101,13 +101,19 @@ async fn a_registration_in_a_dry_run_is_published_as_soon_as_the_annotation_goes
     let ns = TestNamespace::new("dry-annotation").await;
     let _operator = ns.operator();
     let mark = ns.plane.audit_mark().await.unwrap();
-    ns.annotated_greeter(DRY_RUN_ANNOTATION, "true").await;
-    let mut beats = ns.beats("greeter");
-    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    let mut spec = TestNamespace::usual_spec();
+    (spec["ttl"], spec["interval"]) = ("1h".into(), "10m".into());
+    ns.create::<ServiceRegistration>(json!({
+        "metadata": { "name": "greeter", "annotations": { DRY_RUN_ANNOTATION: "true" } },
+        "spec": spec,
+    }))
+    .await;
+    ns.looked_at("greeter").await;
+    let beats = ns.beats("greeter");
+    beats.create(&beats.outside("vm-1", "192.0.2.1")).await;
     ns.dry_run_tells("1 of 1").await;
     ns.nothing_but_told(mark).await;
     // Beats that the operator saw in the dry run count: no further beat is needed.
-    beats.die("vm-1");
     ns.annotate(DRY_RUN_ANNOTATION, None).await;
     ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     ns.condition("greeter", "Ready", "True", "Published").await;

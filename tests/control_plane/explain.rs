@@ -4,9 +4,9 @@ pub mod reader;
 mod refusals;
 mod replicas;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use beatkeeper_api::explain::{ExplainPresence, ExplainProvenance};
+use beatkeeper_api::explain::{ExplainPresence, ExplainProvenance, Explanation};
 use serde_json::json;
 
 use self::reader::{Asker, INTERVAL, explaining};
@@ -22,9 +22,15 @@ async fn the_leader_tells_of_an_instance_that_beats_and_then_stops_what_has_happ
     let asker = Asker::of(&ns, &operator).await;
     ns.greeter().await;
     let mut beats = ns.two_published(INTERVAL).await;
-    let well = asker.until("vm-1", "two beats were seen", |it| {
+    // A busy machine may delay a beat.
+    let second = INTERVAL.as_secs_f64();
+    let well = asker.until("vm-1", "it beats each second", |it| {
         let lease = it.lease.as_ref();
-        lease.is_some_and(|lease| lease.last_interval.is_some()) && it.decision.is_some()
+        let interval = lease.and_then(|lease| lease.last_interval);
+        interval.is_some_and(|interval| (second - interval).abs() < 0.7)
+            && lease.is_some_and(|lease| lease.gaps.is_empty() && lease.published)
+            && it.next_look.is_some()
+            && it.decision.as_ref().is_some_and(|decision| decision.reason == "Beating")
     });
     let well = well.await;
     let (lease, decision) = (well.lease.unwrap(), well.decision.unwrap());
@@ -33,31 +39,31 @@ async fn the_leader_tells_of_an_instance_that_beats_and_then_stops_what_has_happ
         (lease.presence, lease.provenance),
         (ExplainPresence::Watched, ExplainProvenance::Changed)
     );
-    assert_eq!((lease.ttl, lease.expired, &lease.gaps[..]), (3.0, None, &[][..]));
-    let interval = lease.last_interval.unwrap();
-    assert!((INTERVAL.as_secs_f64() - interval).abs() < 0.7, "one beat each second: {interval}");
+    assert_eq!((lease.ttl, lease.expired), (3.0, None));
     assert!((lease.deadline + lease.last_change - 3.0).abs() < ABOUT, "{lease:?}");
     assert_eq!((&*decision.state, &*decision.reason), ("Ready", "Beating"));
-    assert!(lease.published && well.proof.last.is_some_and(|last| last < 3.0), "{:?}", well.proof);
+    assert!(well.proof.last.is_some_and(|last| last < 3.0), "{:?}", well.proof);
     let next = well.next_look.expect("it looks again when a beat is late");
     assert!(next <= 3.0, "{next}");
 
     let began = Instant::now();
+    let before = asker.explains("vm-1").await.lease.unwrap().last_change;
     beats.die("vm-1");
-    let dead = asker.until("vm-1", "it is decided to be dead", |it| {
+    let dead = asker.until("vm-1", "it is decided to be dead, and has left", |it| {
         it.decision.as_ref().is_some_and(|decision| decision.reason == "TTLPassed")
+            && it.lease.as_ref().is_some_and(|lease| !lease.published)
     });
     let dead = dead.await;
     let lease = dead.lease.unwrap();
-    assert!(lease.last_change <= began.elapsed().as_secs_f64() + 1.0 + ABOUT, "{lease:?}");
+    assert!(lease.last_change <= began.elapsed().as_secs_f64() + before + ABOUT, "{lease:?}");
     assert!(lease.last_change >= 3.0 && lease.deadline <= 0.0, "{lease:?}");
-    assert!(lease.read_after_deadline && !lease.published && lease.next_beat_wakes, "{lease:?}");
+    assert!(lease.read_after_deadline && lease.next_beat_wakes, "{lease:?}");
     let read = lease.live_read.unwrap();
     assert!(read <= -lease.deadline + ABOUT, "sent after the deadline: {lease:?}");
     assert!(lease.expired.is_some_and(|expired| expired <= read + ABOUT), "{lease:?}");
     assert_eq!(dead.proof.reaches_deadline, Some(true));
-    let other = asker.explains("vm-2").await;
-    assert_eq!(other.decision.unwrap().reason, "Beating");
+    let beats_on = |it: &Explanation| it.decision.as_ref().is_some_and(|it| it.reason == "Beating");
+    asker.until("vm-2", "the other one beats on", beats_on).await;
     let unknown = asker.explains("vm-9").await;
     assert_eq!((unknown.lease, unknown.decision), (None, None));
 }
@@ -76,12 +82,13 @@ async fn an_instance_that_min_ready_holds_is_told_as_such() {
     beats.die("vm-1");
     let held = asker.until("vm-1", "minReady holds it", |it| {
         it.decision.as_ref().is_some_and(|decision| decision.reason == "Protected")
+            && it.lease.as_ref().is_some_and(|lease| lease.read_after_deadline)
     });
     let held = held.await;
     let counted = held.min_ready;
     assert_eq!((counted.wanted, counted.ready, counted.held), (1, Some(0), Some(1)));
     let lease = held.lease.unwrap();
-    assert!(lease.deadline <= 0.0 && lease.published && lease.read_after_deadline, "{lease:?}");
+    assert!(lease.deadline <= 0.0 && lease.published, "{lease:?}");
     assert_eq!(held.outage, None);
 }
 
@@ -118,8 +125,8 @@ async fn where_almost_no_beats_arrive_the_outage_is_told_and_how_long_it_holds()
     }
     let whole = eventually("the path is whole", async || {
         let it = asker.explains("vm-1").await;
-        (it.outage.is_none() && it.decision.as_ref()?.reason == "Beating").then_some(it)
+        let beats = it.lease.as_ref()?.deadline > 0.0 && it.lease.as_ref()?.last_change < 3.0;
+        (it.outage.is_none() && it.decision.as_ref()?.reason == "Beating" && beats).then_some(())
     });
-    let lease = whole.await.lease.unwrap();
-    assert!(lease.deadline > 0.0 && lease.last_change < Duration::from_secs(3).as_secs_f64());
+    whole.await;
 }

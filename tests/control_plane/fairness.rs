@@ -139,13 +139,12 @@ async fn a_registration_whose_writes_are_refused_again_and_again_delays_no_prune
     .await;
     assert_eq!(entries.iter().filter(|entry| pruned(entry)).count(), 1, "{entries:?}");
 
-    // The backoff starts at 2 s, and each pause is twice the one before.
+    // The backoff starts at 2 s, and each pause is twice the one before. A busy machine makes any of them longer.
     let pauses = eventually("four tries have failed", async || {
         Some(pauses(&operator, "refused")).filter(|pauses| pauses.len() >= 3)
     })
     .await;
-    assert!(pauses[0] >= 1.5, "{pauses:?}");
-    assert!(pauses[1] > 1.5 * pauses[0] && pauses[2] > 1.5 * pauses[1], "{pauses:?}");
+    assert!(pauses[0] >= 1.5 && pauses[1] >= 3.0 && pauses[2] >= 6.0, "{pauses:?}");
     assert!(self::pauses(&operator, "greeter").is_empty(), "the other has nothing to try again");
 
     refusal.lift().await;

@@ -64,6 +64,15 @@ impl TestNamespace {
         assert!(status.message.len() < 1000, "{instance}: {}", status.message);
     }
 
+    /// Waits until the garbage collector has taken the Leases of these instances, whose Pods do not exist.
+    async fn has_collected(&self, instances: &[&str]) {
+        for instance in instances {
+            let lease = format!("greeter.{instance}");
+            let is_gone = async || self.lease(&lease).await.is_none().then_some(());
+            eventually(&format!("{lease} is collected"), is_gone).await;
+        }
+    }
+
     /// Creates a Lease with a name that does not match its instance.
     async fn rejects_name(&self, name: &str) {
         self.create_lease(lease("misnamed", &[("/metadata/name", json!(name))])).await.unwrap();
@@ -193,6 +202,7 @@ async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
     let refused = ns.create_lease(lease("too-much", &too_much)).await;
     assert!(refused.is_err(), "the API server takes 256 kB of annotations");
 
+    ns.has_collected(&["missing", "named", "away"]).await;
     // The state is stable: nothing more is written about any of them, while the healthy instance
     // beats.
     let mark = ns.settled(Duration::from_secs(3)).await;

@@ -13,12 +13,14 @@ impl TestNamespace {
 }
 
 impl Operator {
-    /// Waits until the log says that often that the level was changed to this one. Returns the log.
+    /// Waits until the log says that often that the level was changed to this one. Returns the log up to there: what
+    /// follows is logged at that level.
     async fn has_changed(&self, level: &str, times: usize) -> String {
         let line = format!("the log level was changed by a signal level={level}");
         eventually(&format!("the operator logs: {line}"), async || {
             let log = self.logged();
-            (log.matches(&line).count() == times).then_some(log)
+            let (at, _) = log.match_indices(&line).nth(times - 1)?;
+            Some(log[..at + line.len()].to_owned())
         })
         .await
     }

@@ -8,7 +8,7 @@ use kube::api::DeleteParams;
 
 use crate::{
     restart::{beating, published},
-    support::{Operator, TestNamespace, eventually, http, scrape::Scrape},
+    support::{Operator, TestNamespace, eventually, http, prometheus::free_port, scrape::Scrape},
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -198,8 +198,4 @@ async fn probes_and_scrapes_share_an_address_when_they_are_given_the_same() {
     assert_eq!(http::get(&address, "/").await.unwrap().code, 404);
     assert!(operator.stop().await);
     assert!(http::get(&address, "/livez").await.is_none(), "it has ended with the operator");
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -159,8 +159,8 @@ async fn a_refused_address_keeps_no_other_out_and_is_told_with_the_servers_words
     })
     .await;
 
-    // The operator retries it, without writing a status or a slice.
-    let mark = ns.plane.audit_mark().await.unwrap();
+    // The operator retries it, without writing a status or a slice. The pauses between the tries are longer.
+    let mark = ns.settled(INTERVAL).await;
     eventually("it was tried again", async || {
         let written = ns.written_since(mark).await;
         let refused = written.iter().filter(|it| it.resource == "endpointslices" && it.code == 403);

@@ -41,9 +41,13 @@ pub async fn begun(operator: &Operator) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_unpublishes_no_living_instance_and_gives_the_dead_one_ttl_more() {
+    // So long that a late prune on a busy machine differs from a second ttl.
+    const LONG: Duration = Duration::from_secs(9);
     let ns = TestNamespace::new("restart").await;
     let operator = ns.operator();
     let mut beats = beating(&ns, 5).await;
+    set_ttl(&ns, "9s").await;
+    ns.condition_observed(2).await;
     let observer = ns.observe("greeter").await;
     operator.kill();
     beats.die("vm-5");
@@ -56,8 +60,8 @@ async fn a_restart_unpublishes_no_living_instance_and_gives_the_dead_one_ttl_mor
     let begun = Instant::now();
     ns.instance("greeter", "vm-6", "Waiting", "AwaitingBeat").await;
     let left = observer.leaves("192.0.2.5").await.unwrap();
-    assert!(left >= started + TTL, "a full ttl, not {:?}", left - started);
-    assert!(left < begun + TTL + Duration::from_secs(2), "and no more: {:?}", left - begun);
+    assert!(left >= started + LONG, "a full ttl, not {:?}", left - started);
+    assert!(left < begun + LONG + Duration::from_secs(6), "and no more: {:?}", left - begun);
     ns.instance("greeter", "vm-6", "Expired", "TTLPassed").await;
     published(&ns, 4).await;
     assert_eq!(observer.left(), ["192.0.2.5"]);
@@ -203,14 +207,16 @@ async fn a_longer_ttl_applies_at_once_and_a_shorter_one_not_before_an_instance_f
     let ns = TestNamespace::new("ttl").await;
     let _operator = ns.operator();
     let mut beats = beating(&ns, 3).await;
+    set_ttl(&ns, "6s").await;
+    ns.condition_observed(2).await;
     let observer = ns.observe("greeter").await;
-    // The ttl becomes longer while the instance is silent.
+    // The ttl becomes longer while the instance is silent, long before the shorter one has passed.
     let silent = beats.die("vm-1");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    set_ttl(&ns, "8s").await;
+    set_ttl(&ns, "12s").await;
     let left = observer.leaves("192.0.2.1").await.unwrap();
     let after = left - silent;
-    assert!(after > Duration::from_secs(7) && after < Duration::from_secs(10), "{after:?}");
+    assert!(after > Duration::from_secs(11) && after < Duration::from_secs(18), "{after:?}");
 
     // The ttl becomes shorter. A silent instance keeps the ttl it was told. So does an instance
     // that beats once more and shows no sign that it knows the new pace.
@@ -220,12 +226,12 @@ async fn a_longer_ttl_applies_at_once_and_a_shorter_one_not_before_an_instance_f
     set_ttl(&ns, "2s").await;
     let dead = beats.die("vm-3");
     // The operator has seen the change before this beat.
-    ns.condition_observed(3).await;
+    ns.condition_observed(4).await;
     beats.beat_at("vm-3", Timestamp::now()).await;
     let left = observer.leaves("192.0.2.2").await.unwrap();
-    assert!(left - last > Duration::from_secs(8), "{:?}", left - last);
+    assert!(left - last > Duration::from_secs(12), "{:?}", left - last);
     let left = observer.leaves("192.0.2.3").await.unwrap();
-    assert!(left - dead > Duration::from_secs(8), "{:?}", left - dead);
+    assert!(left - dead > Duration::from_secs(12), "{:?}", left - dead);
     assert_eq!(observer.left(), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
 }
 

@@ -177,7 +177,10 @@ async fn a_draining_instance_is_published_as_terminating_before_it_leaves() {
 async fn without_renewal_a_service_lives_for_one_ttl() {
     let ns = TestNamespace::new("sdk-once").await;
     let _operator = ns.operator();
-    ns.greeter().await;
+    // Long enough to see the instance published.
+    let mut spec = TestNamespace::usual_spec();
+    spec["ttl"] = "8s".into();
+    ns.register("greeter", spec).await;
     ns.looked_at("greeter").await;
     let running =
         ns.vm(1).register_interval(Duration::ZERO).build().unwrap().start().await.unwrap();
@@ -193,10 +196,11 @@ async fn without_renewal_a_service_lives_for_one_ttl() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_that_does_not_exist_fails_the_start_with_its_name() {
     let ns = TestNamespace::new("sdk-unknown").await;
-    let service = ns.vm(1).start_timeout(Duration::from_secs(1)).build().unwrap();
+    // Long enough for one answer of a busy API server.
+    let service = ns.vm(1).start_timeout(Duration::from_secs(5)).build().unwrap();
     let error = service.start().await.err().unwrap().to_string();
     let expected = format!(
-        "no beat was accepted within 1s: ServiceRegistration {}/greeter does not exist yet",
+        "no beat was accepted within 5s: ServiceRegistration {}/greeter does not exist yet",
         ns.name
     );
     assert_eq!(error, expected);
@@ -221,9 +225,10 @@ fn a_runtime_that_is_blocked_delays_no_beat_of_a_thread_of_its_own() {
         ns.observe("greeter").await
     });
     let before = running.stats().beats;
-    // That runtime is not polled for longer than the ttl.
-    std::thread::sleep(Duration::from_secs(6));
-    assert!(running.stats().beats > before + 3, "{:?}", running.stats());
+    // That runtime is not polled for longer than the ttl, which is three intervals.
+    others.block_on(eventually("it has beaten on", async || {
+        (running.stats().beats > before + 5).then_some(())
+    }));
     assert_eq!(observer.left(), [""; 0]);
     runtime.block_on(running.stop()).unwrap();
     others.block_on(observer.leaves("192.0.2.1")).unwrap();

@@ -18,7 +18,10 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::support::{Operator, TestNamespace, eventually};
+use crate::{
+    metrics::until,
+    support::{Operator, TestNamespace, eventually},
+};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -208,8 +211,8 @@ async fn a_live_read_that_was_sent_away_is_no_evidence_and_the_instance_is_held(
     let held = ns.instance("greeter", "vm-2", "Held", "LeaseUnreadable").await;
     assert!(held.message.contains("429") || held.message.contains("no answer"), "{}", held.message);
     ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    let scrape = operator.scrape().await;
-    assert_eq!(scrape.value("beatkeeper_holds{reason=\"LeaseUnreadable\"}"), 1.0);
+    let holds = "beatkeeper_holds{reason=\"LeaseUnreadable\"}";
+    until(&operator, "the hold is counted", |scrape| scrape.value(holds) == 1.0).await;
 
     jail.open(occupant).await;
     ns.published_as_ready("greeter", &["192.0.2.1"]).await;
@@ -240,8 +243,8 @@ async fn a_write_that_was_sent_away_stalls_nothing_and_is_done_when_there_is_roo
     jail.open(occupant).await;
     ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     ns.condition("greeter", "Ready", "True", "Published").await;
-    let scrape = operator.scrape().await;
-    assert_eq!(scrape.value("beatkeeper_prune_lag_seconds_count"), 1.0);
+    let count = "beatkeeper_prune_lag_seconds_count";
+    until(&operator, "one prune is counted", |scrape| scrape.value(count) == 1.0).await;
     drop(operator);
     jail.tear_down().await;
 }

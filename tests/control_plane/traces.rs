@@ -10,7 +10,9 @@ use collector::Collector;
 
 use crate::{
     metrics::until,
-    support::{Operator, TestNamespace, beats::Beats, prometheus::free_port, scrape::Scrape},
+    support::{
+        Operator, TestNamespace, beats::Beats, eventually, prometheus::free_port, scrape::Scrape,
+    },
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -163,7 +165,11 @@ async fn a_collector_that_is_down_delays_no_prune_and_is_logged_once_until_it_is
     beats.die("vm-3");
     let traces = collector.has(1).await;
     assert_eq!(traces[0].root().attribute("beatkeeper.instance"), &json!(["vm-3"]));
-    let log = operator.logged();
+    // The collector has the trace before the operator has its answer.
+    let log = eventually("the operator logs that it sends again", async || {
+        Some(operator.logged()).filter(|log| log.contains("sending traces again"))
+    })
+    .await;
     assert_eq!(log.matches("sending traces again").count(), 1, "{log}");
     assert_eq!(log.matches(FAILS).count(), 1, "{log}");
     assert!(operator.stop().await);

@@ -179,7 +179,7 @@ async fn helm_waits_for_the_operator_and_not_for_the_end_of_a_dry_run() {
         let args = ["upgrade", "--install", "greeter", chart, "--namespace", &ns.name];
         helm.try_run(&[&args[..], &["--wait", "--timeout", timeout]].concat()).await
     };
-    let why = install("2s").await.expect_err("no operator runs");
+    let why = install("5s").await.expect_err("no operator runs");
     assert!(why.contains("InProgress"), "{why}");
     let _operator = ns.operator_with(&["--dry-run"]);
     install("60s").await.unwrap();

@@ -120,6 +120,8 @@ pub struct Check {
     pub deaths: Cell<u64>,
     /// How many decisions were made of what has changed.
     pub kept: Cell<u64>,
+    /// How many plans were made of what has changed.
+    pub kept_plans: Cell<u64>,
     pub prunes: Cell<u64>,
 }
 

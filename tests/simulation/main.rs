@@ -56,6 +56,8 @@ struct Sum {
     prunes: AtomicU64,
     /// How many decisions were made of what has changed. Each was compared with one about all instances.
     kept: AtomicU64,
+    /// How many plans were. Each was compared with one for everything.
+    kept_plans: AtomicU64,
     /// The first seed that failed, plus one.
     failed: AtomicU64,
 }
@@ -77,6 +79,7 @@ fn play_many(first: u64, without: Without, go_on: impl Fn(u64) -> bool + Sync) -
             sum.seconds.fetch_add(outcome.millis / 1000, Relaxed);
             sum.prunes.fetch_add(outcome.prunes, Relaxed);
             sum.kept.fetch_add(outcome.kept, Relaxed);
+            sum.kept_plans.fetch_add(outcome.kept_plans, Relaxed);
             if let Some(why) = outcome.violation {
                 println!("seed {seed}: {why}");
                 sum.failed.store(seed + 1, Relaxed);
@@ -99,10 +102,11 @@ fn assert_sound(sum: &Sum) {
 fn report(sum: &Sum, started: Instant) {
     let (schedules, took) = (sum.schedules.load(Relaxed), started.elapsed());
     println!(
-        "{schedules} schedules, {} s of their time, {} prunes, {} decisions of what had changed, in {:.1} s: {:.0} a second",
+        "{schedules} schedules, {} s of their time, {} prunes, {} decisions and {} plans of what had changed, in {:.1} s: {:.0} a second",
         sum.seconds.load(Relaxed),
         sum.prunes.load(Relaxed),
         sum.kept.load(Relaxed),
+        sum.kept_plans.load(Relaxed),
         took.as_secs_f64(),
         f64::from(u32::try_from(schedules).unwrap_or(u32::MAX)) / took.as_secs_f64().max(0.001),
     );
@@ -124,6 +128,7 @@ fn whatever_happens_the_living_stay_and_the_dead_leave() {
     report(&sum, started);
     assert_sound(&sum);
     assert!(sum.kept.load(Relaxed) > 0, "no decision was made of what had changed");
+    assert!(sum.kept_plans.load(Relaxed) > 0, "no plan was made of what had changed");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::{
 };
 
 use beatkeeper::controller::{
-    self, Args, Clock, Compared, Decided, Host, Observer, Process, Settings, Undecided,
+    self, Args, Clock, Compared, ComparedPlans, Decided, Host, Observer, Process, Settings,
+    Undecided,
 };
 use beatkeeper_core::{
     decide::verdict::Suspect,
@@ -161,6 +162,12 @@ impl Observer for Watcher {
     fn compared(&self, kept: &Compared<'_>) {
         if let Some(network) = connection::network() {
             network.check.compared(kept);
+        }
+    }
+
+    fn compared_plans(&self, plans: &ComparedPlans<'_>) {
+        if let Some(network) = connection::network() {
+            network.check.compared_plans(plans);
         }
     }
 

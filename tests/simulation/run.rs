@@ -64,6 +64,8 @@ pub struct Outcome {
     pub prunes: u64,
     /// How many decisions were made of what has changed.
     pub kept: u64,
+    /// How many plans were.
+    pub kept_plans: u64,
 }
 
 /// The store goes back to an earlier state in one of this many schedules.
@@ -114,6 +116,7 @@ async fn play_here(seed: u64, story: Story, without: Without, traced: bool) -> O
         millis: run.executor.now(),
         prunes: run.check.prunes.get(),
         kept: run.check.kept.get(),
+        kept_plans: run.check.kept_plans.get(),
     };
     run.executor.end();
     run.network.end();

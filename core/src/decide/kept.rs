@@ -22,6 +22,7 @@ use crate::{
         candidate::{self, Candidate},
         facts::Facts,
         min_ready, never_beat,
+        ordered::{insert_all, position, remove_all},
         premise::Premise,
         verdict::{JudgedLease, Suspect, Verdict},
     },
@@ -51,6 +52,10 @@ pub struct KeptDecision {
     ready: usize,
     /// The declared instances without a verdict on a Lease.
     silent: BTreeSet<String>,
+    /// The instances with a Lease whose verdicts do not stand.
+    unsettled: BTreeSet<InstanceName>,
+    /// The addresses of instances about which was decided anew since the last plan.
+    touched: BTreeSet<IpAddr>,
 }
 
 /// The verdict on a Lease.
@@ -111,6 +116,8 @@ impl KeptDecision {
             alive: 0,
             ready: 0,
             silent: declared,
+            unsettled: BTreeSet::new(),
+            touched: BTreeSet::new(),
         };
         let mut on_leases: HashMap<Arc<str>, &mut Verdict> = HashMap::new();
         for verdict in &mut verdicts {
@@ -127,6 +134,9 @@ impl KeptDecision {
                 let standing = settle(record, verdict);
                 kept.count(verdict, standing);
                 places.extend(kept_at(verdict, standing));
+                if standing == Standing::No {
+                    kept.unsettled.insert(verdict.instance.clone());
+                }
                 standing
             });
             standings.push((record.lease.clone(), standing));
@@ -158,13 +168,33 @@ impl KeptDecision {
     }
 
     /// The Leases of the verdicts that stand on instances at these addresses.
-    pub fn leases_at(&self, addresses: &[IpAddr]) -> BTreeSet<Arc<str>> {
-        let mut leases = BTreeSet::new();
+    pub fn leases_at<'a>(
+        &self,
+        addresses: impl IntoIterator<Item = &'a IpAddr>,
+    ) -> BTreeSet<Arc<str>> {
+        let (mut leases, least) = (BTreeSet::new(), Arc::from(""));
         for address in addresses {
-            let at = self.places.range((*address, Arc::from(""))..);
+            let at = self.places.range((*address, Arc::clone(&least))..);
             leases.extend(at.take_while(|(at, _)| at == address).map(|(_, lease)| lease.clone()));
         }
         leases
+    }
+
+    /// The addresses of instances about which was decided anew since this was last asked: those that they had, and those
+    /// that they have.
+    pub fn take_touched(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// The verdicts on the instances at these addresses, which are all that claim them.
+    pub fn claims_at(&self, addresses: &BTreeSet<IpAddr>) -> Vec<&Verdict> {
+        let registration = &self.premise.key().name;
+        let leases = self.leases_at(addresses);
+        let standing = leases.iter().map(|lease| candidate::name_of(lease, registration).0);
+        let names: BTreeSet<InstanceName> =
+            standing.chain(self.unsettled.iter().cloned()).collect();
+        let found = names.iter().filter_map(|name| self.find(name).ok());
+        found.map(|at| &self.verdicts[at]).collect()
     }
 
     /// The verdicts on these Leases do not stand any more.
@@ -176,6 +206,7 @@ impl KeptDecision {
             let mut stood = false;
             for address in placement.iter().flat_map(|placement| &placement.addresses) {
                 stood |= self.places.remove(&(*address, lease.clone()));
+                self.touched.insert(*address);
             }
             if stood && *state != InstanceState::Expired {
                 self.alive -= 1;
@@ -244,9 +275,18 @@ impl KeptDecision {
                     self.silent.remove(&*verdict.instance);
                     self.count(&verdict, standing);
                     self.places.extend(kept_at(&verdict, standing));
+                    self.touched.extend(verdict.placement.iter().flat_map(|it| &it.addresses));
+                    match standing {
+                        Standing::No => self.unsettled.insert(verdict.instance.clone()),
+                        _ => self.unsettled.remove(&verdict.instance),
+                    };
                     put(verdict);
                 }
-                None => drop(gone.insert(candidate::name_of(&lease, registration).0)),
+                None => {
+                    let (name, _) = candidate::name_of(&lease, registration);
+                    self.unsettled.remove(&name);
+                    gone.insert(name);
+                }
             }
         }
         for verdict in silent {
@@ -268,47 +308,6 @@ impl KeptDecision {
 
     fn find(&self, instance: &InstanceName) -> Result<usize, usize> {
         position(&self.verdicts, instance)
-    }
-}
-
-/// The verdict on the instance with this Lease. The verdicts are ordered by the name of the instance.
-pub fn verdict_on<'a>(
-    verdicts: &'a [Verdict],
-    lease: &Arc<str>,
-    registration: &str,
-) -> Option<&'a Verdict> {
-    let (name, _) = candidate::name_of(lease, registration);
-    let found = position(verdicts, &name).ok().map(|at| &verdicts[at]);
-    found.filter(|verdict| verdict.lease_decision().is_some_and(|it| it.lease == *lease))
-}
-
-fn position(verdicts: &[Verdict], instance: &InstanceName) -> Result<usize, usize> {
-    verdicts.binary_search_by(|verdict| verdict.instance.cmp(instance))
-}
-
-/// Few are taken out one by one, many in one pass.
-const FEW: usize = 8;
-
-fn remove_all(verdicts: &mut Vec<Verdict>, gone: &BTreeSet<InstanceName>) {
-    if gone.len() > FEW {
-        return verdicts.retain(|verdict| !gone.contains(&verdict.instance));
-    }
-    for name in gone {
-        if let Ok(at) = position(verdicts, name) {
-            verdicts.remove(at);
-        }
-    }
-}
-
-fn insert_all(verdicts: &mut Vec<Verdict>, new: Vec<Verdict>) {
-    if new.len() > FEW {
-        verdicts.extend(new);
-        return verdicts.sort_by(|a, b| a.instance.cmp(&b.instance));
-    }
-    for verdict in new {
-        if let Err(at) = position(verdicts, &verdict.instance) {
-            verdicts.insert(at, verdict);
-        }
     }
 }
 

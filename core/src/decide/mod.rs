@@ -6,6 +6,7 @@ pub mod evidence;
 pub mod facts;
 pub mod gateways;
 pub mod kept;
+pub mod ordered;
 pub mod premise;
 pub mod verdict;
 

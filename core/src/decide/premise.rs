@@ -83,6 +83,11 @@ impl Premise {
         })
     }
 
+    /// The registration.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Whether no beat of an instance whose verdict stands can be missing in the window of the outage guard: each has
     /// arrived in it.
     pub(super) fn beats_arrive_in_the_window(&self, overdue_after: Duration) -> bool {

@@ -16,3 +16,11 @@ pub struct HeldBack {
     /// Whether the Endpoints object must not be written.
     pub endpoints_closed: bool,
 }
+
+impl HeldBack {
+    /// Whether everything may be tried.
+    pub fn is_empty(&self) -> bool {
+        let Self { slices, endpoints, closed, endpoints_closed } = self;
+        slices.is_empty() && endpoints.is_empty() && closed.is_empty() && !endpoints_closed
+    }
+}

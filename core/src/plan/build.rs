@@ -1,11 +1,17 @@
 //! The plan step: what to publish, and by which writes.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use crate::{
     decide::verdict::Verdict,
     inputs::{Inputs, stall::Stall},
-    objects::{marks::HEADLESS_LABEL, registration::Registration, service::ServiceView},
+    objects::{
+        marks::{HEADLESS_LABEL, Owner},
+        registration::Registration,
+        service::ServiceView,
+    },
     plan::{
         diff, endpoint_conflicts, frozen, hold_back,
         target::{EndpointsMode, Published, ServiceFacts, Target},
@@ -46,33 +52,62 @@ pub fn build_limited(
     if inputs.stall.as_ref().is_some_and(Stall::is_blind) {
         return Plan::default();
     }
-    let service = inputs.service.as_deref();
-    let publish_not_ready = service.is_some_and(|service| service.publish_not_ready);
-    let closed = inputs.is_closed();
-    let mut endpoints = restrain(if closed {
+    let premise = PlanPremise::of(registration, inputs, style);
+    let publish_not_ready = premise.publish_not_ready;
+    let mut endpoints = restrain(if inputs.is_closed() {
         frozen::endpoints(verdicts, inputs, publish_not_ready)
     } else {
         endpoint_conflicts::endpoints(verdicts, publish_not_ready)
     });
     hold_back::hold_back(&mut endpoints, inputs);
-    let target = Target {
-        owner: &registration.owner(),
-        service: &ServiceFacts {
-            name: registration.service_name.clone(),
-            headless: service.map_or_else(|| were_headless(inputs), |service| service.headless),
-            families: families(inputs),
-        },
-        endpoints,
-        max_endpoints_per_slice: style.max_endpoints_per_slice,
-        trigger_time: Some(wall),
-        endpoints_object: endpoints_mode(inputs, service, closed, style),
-        closed: inputs.held_back.closed.clone(),
-    };
+    let target =
+        Target { closed: inputs.held_back.closed.clone(), ..premise.target(endpoints, wall) };
     let published = Published {
         slices: inputs.snapshot.slices.iter().map(AsRef::as_ref).collect(),
         endpoints: inputs.snapshot.endpoints.as_deref(),
     };
     diff::plan(&target, published)
+}
+
+/// What a plan rests on that concerns all endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanPremise {
+    pub(super) owner: Owner,
+    pub(super) service: ServiceFacts,
+    /// The Service's publishNotReadyAddresses.
+    pub publish_not_ready: bool,
+    pub(super) max_endpoints_per_slice: usize,
+    pub(super) endpoints_object: EndpointsMode,
+}
+
+impl PlanPremise {
+    /// The premise of a plan from these inputs.
+    pub fn of(registration: &Registration, inputs: &Inputs, style: PlanSettings) -> Self {
+        let service = inputs.service.as_deref();
+        Self {
+            owner: registration.owner(),
+            service: ServiceFacts {
+                name: registration.service_name.clone(),
+                headless: service.map_or_else(|| were_headless(inputs), |service| service.headless),
+                families: families(inputs),
+            },
+            publish_not_ready: service.is_some_and(|service| service.publish_not_ready),
+            max_endpoints_per_slice: style.max_endpoints_per_slice,
+            endpoints_object: endpoints_mode(inputs, service, inputs.is_closed(), style),
+        }
+    }
+
+    pub(super) fn target(&self, endpoints: Vec<Endpoint>, wall: Timestamp) -> Target<'_> {
+        Target {
+            owner: &self.owner,
+            service: &self.service,
+            endpoints,
+            max_endpoints_per_slice: self.max_endpoints_per_slice,
+            trigger_time: Some(wall),
+            endpoints_object: self.endpoints_object,
+            closed: HashSet::new(),
+        }
+    }
 }
 
 /// The families that are published, with the one of the Endpoints object first. If nothing may be changed, everything

@@ -74,7 +74,7 @@ enum Change {
 }
 
 /// The rate limits for the slices and the Endpoints object of a registration.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct EndpointLimiter {
     joins: RateLimiter,
     worse: RateLimiter,
@@ -85,7 +85,7 @@ pub struct EndpointLimiter {
 
 /// What is allowed in one reconcile, even if it plans several times. All changes of one kind together take one permit,
 /// however many instances change.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Permits {
     joins: Option<Result<(), MonotonicTime>>,
     worse: Option<Result<(), MonotonicTime>>,

@@ -16,9 +16,12 @@ use crate::{
 
 /// The endpoints to publish for these verdicts. `publish_not_ready` is the Service's publishNotReadyAddresses. If it
 /// is set, instances that are not ready are published as ready.
-pub fn endpoints(verdicts: &[Verdict], publish_not_ready: bool) -> Vec<Endpoint> {
+pub fn endpoints<'a>(
+    verdicts: impl IntoIterator<Item = &'a Verdict>,
+    publish_not_ready: bool,
+) -> Vec<Endpoint> {
     let mut claims: Vec<&Verdict> =
-        verdicts.iter().filter(|verdict| verdict.is_published()).collect();
+        verdicts.into_iter().filter(|verdict| verdict.is_published()).collect();
     claims.sort_by_key(|verdict| Precedence::of(verdict));
 
     let mut taken: HashSet<(IpAddr, u16, Protocol, &str)> = HashSet::with_capacity(claims.len());

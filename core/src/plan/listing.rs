@@ -51,7 +51,7 @@ fn publish(target: &Target<'_>, published: Option<&core::Endpoints>) -> Option<W
 }
 
 /// An endpoint that is to be listed.
-type Listed<'a> = (&'a Endpoint, EndpointsReadiness);
+pub(super) type Listed<'a> = (&'a Endpoint, EndpointsReadiness);
 
 /// Chooses the endpoints for which there is room, in a fixed order. The second value tells whether any were left out.
 ///
@@ -130,7 +130,7 @@ fn publishes_one(listed: &Ports<'_>, ports: &PortSet) -> bool {
 
 /// Returns one subset for each port set, in a fixed order. (The API server groups the addresses in another way, by
 /// which ports have the same addresses. Therefore objects are compared by [`lines`].)
-fn subsets(chosen: &[Listed<'_>]) -> Vec<core::EndpointSubset> {
+pub(super) fn subsets(chosen: &[Listed<'_>]) -> Vec<core::EndpointSubset> {
     let mut subsets = Vec::new();
     let mut details = HashMap::new();
     for members in chosen.chunk_by(|(a, _), (b, _)| a.ports == b.ports) {
@@ -206,8 +206,8 @@ struct Port<'a> {
 /// (RepackSubsets in pkg/api/endpoints). So if two port sets share a port, a comparison of subsets would find a
 /// difference every time.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Line<'a> {
-    ip: &'a str,
+pub(super) struct Line<'a> {
+    pub ip: &'a str,
     port: Option<Port<'a>>,
     ready: bool,
     hostname: Option<&'a str>,
@@ -216,6 +216,14 @@ struct Line<'a> {
 }
 
 fn lines(subsets: &[core::EndpointSubset]) -> Vec<Line<'_>> {
+    lines_of(subsets, |_| true)
+}
+
+/// The lines of some of the addresses.
+pub(super) fn lines_of(
+    subsets: &[core::EndpointSubset],
+    is_one: impl Fn(&str) -> bool,
+) -> Vec<Line<'_>> {
     let mut lines = Vec::new();
     for subset in subsets {
         let core::EndpointSubset { addresses, not_ready_addresses, ports } = subset;
@@ -225,7 +233,7 @@ fn lines(subsets: &[core::EndpointSubset]) -> Vec<Line<'_>> {
         };
         let both = [(addresses, true), (not_ready_addresses, false)];
         for (addresses, ready) in both {
-            for address in addresses.iter().flatten() {
+            for address in addresses.iter().flatten().filter(|address| is_one(&address.ip)) {
                 let core::EndpointAddress { hostname, ip, node_name, target_ref } = address;
                 lines.extend(ports.iter().map(|port| Line {
                     ip,

@@ -8,6 +8,8 @@ pub mod endpoint_conflicts;
 pub mod fill;
 pub mod frozen;
 pub mod hold_back;
+pub mod kept;
+mod kept_listing;
 pub mod listing;
 pub mod meta;
 pub mod pack;

@@ -19,7 +19,7 @@ use crate::controller::{
 use beatkeeper_core::{
     decide::{
         evidence::Evidence,
-        kept,
+        ordered,
         verdict::{Suspect, Verdict},
     },
     inputs::Inputs,
@@ -201,7 +201,7 @@ impl Decider {
             return;
         }
         let expired = |lease: &Arc<str>| {
-            let verdict = kept::verdict_on(verdicts, lease, &subject.key().name);
+            let verdict = ordered::verdict_on(verdicts, lease, &subject.key().name);
             verdict.filter(|verdict| verdict.state == InstanceState::Expired)
         };
         self.states.with(subject.key(), subject.uid(), |state| {

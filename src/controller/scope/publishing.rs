@@ -155,6 +155,7 @@ impl Scope {
 
     fn planner(&self) -> Planner {
         Planner {
+            observer: self.observer.clone(),
             clock: self.telemetry.clock,
             states: self.states.clone(),
             metrics: self.telemetry.metrics.clone(),

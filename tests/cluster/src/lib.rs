@@ -43,6 +43,7 @@ pub use component::Component;
 pub use options::{Options, Progress};
 pub use part::Part;
 pub use plane::ControlPlane;
+pub use ports::free_port;
 pub use prepared::prepared;
 pub use process::die_with_this_thread;
 pub use shared::{ATTACH_VARIABLE, shared};

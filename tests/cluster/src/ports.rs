@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 use rand::Rng;
@@ -34,6 +35,19 @@ pub(crate) fn reserve() -> Result<Port> {
     bail!("no free port found in {}..{} on 127.0.0.1", RANGE.start, RANGE.end)
 }
 
+/// Reserves a free port for a program that cannot choose one itself, or for several that listen there one after the
+/// other. It stays reserved until this process ends.
+///
+/// # Errors
+/// If no port is free.
+pub fn free_port() -> Result<u16> {
+    static KEPT: Mutex<Vec<Port>> = Mutex::new(Vec::new());
+    let port = reserve()?;
+    let number = port.number;
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(port);
+    Ok(number)
+}
+
 fn reserve_number(number: u16) -> Option<UnixListener> {
     let name = format!("beatkeeper-port-{number}");
     let address = SocketAddr::from_abstract_name(name).ok()?;
@@ -51,5 +65,10 @@ mod tests {
         let number = port.number;
         drop(port);
         assert!(reserve_number(number).is_some());
+    }
+
+    #[test]
+    fn a_free_port_stays_reserved() {
+        assert!(reserve_number(free_port().unwrap()).is_none());
     }
 }

@@ -92,7 +92,15 @@ async fn a_control_plane_dies_with_its_parent_even_by_sigkill_and_the_next_one_s
 
     // It need not come up: the sweep is the first thing that happens.
     let next = ControlPlane::start(Options::default());
-    let _ = tokio::time::timeout(Duration::from_secs(1), next).await;
+    let swept = async {
+        while up.data.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        swept = tokio::time::timeout(Duration::from_secs(60), swept) => swept.unwrap(),
+        next = next => drop(next.unwrap()),
+    }
     assert!(!up.data.exists());
 }
 

@@ -35,11 +35,36 @@ fn most_within(moments: &[Instant], time: Duration) -> usize {
     moments.iter().map(with).max().unwrap_or_default()
 }
 
-/// Panics if more than half of all come within a tenth of the window over which they should spread.
-fn are_spread(what: &str, moments: &[Instant], window: Duration) {
+/// Panics if more than half of all come within a tenth of the window over which they should spread. While the process
+/// stands still, all that is due waits, and then comes at once, so it may be more by that share of the window.
+fn are_spread(what: &str, moments: &[Instant], window: Duration, stood_still: Duration) {
+    let together = window / 10 + stood_still;
+    if together > window / 2 {
+        println!(
+            "\n{what}: the machine is too busy to show it: it stood still for {stood_still:?}"
+        );
+        return;
+    }
     let (counts, most) = (tenths(moments, window), most_within(moments, window / 10));
     println!("\n{what}, by tenths of {window:?}, and later: {counts:?}; at most {most} together");
-    assert!(most <= moments.len() / 2, "{what}: {most} of {} together", moments.len());
+    let share = 0.4 + together.div_duration_f64(window);
+    let bound = share * moments.len() as f64;
+    assert!(most as f64 <= bound, "{what}: {most} of {} together", moments.len());
+}
+
+/// Awaits a future. Returns its output, and the longest time for which this process stood still meanwhile.
+async fn watched<T>(future: impl Future<Output = T>) -> (T, Duration) {
+    const TICK: Duration = Duration::from_millis(5);
+    let mut future = std::pin::pin!(future);
+    let mut longest = Duration::ZERO;
+    loop {
+        let began = Instant::now();
+        tokio::select! {
+            output = &mut future => return (output, longest),
+            () = tokio::time::sleep(TICK) => {}
+        }
+        longest = longest.max(began.elapsed().saturating_sub(TICK));
+    }
 }
 
 async fn away_for_ten_ttls(Scale { instances, ttl, interval, .. }: Scale) {
@@ -65,17 +90,17 @@ async fn away_for_ten_ttls(Scale { instances, ttl, interval, .. }: Scale) {
     tokio::time::sleep(10 * ttl).await;
     let back = Instant::now();
     plane.api_server().start().await.unwrap();
-    let beats = eventually("each has beaten twice since", async || {
+    let twice = eventually("each has beaten twice since", async || {
         let beats: Vec<_> = fleet.diaries().map(|write_log| write_log.beats_since(back)).collect();
         beats.iter().all(|beats| beats.len() > 1).then_some(beats)
-    })
-    .await;
+    });
+    let (beats, stood_still) = watched(twice).await;
     // A wrong decision takes that long to show.
     tokio::time::sleep(ttl + interval).await;
     fleet.was_always_there();
     let nth = |n: usize| beats.iter().map(|beats| beats[n]).collect::<Vec<_>>();
-    are_spread("first beats after the return", &nth(0), (ttl - interval) / 4);
-    are_spread("second beats", &nth(1), interval);
+    are_spread("first beats after the return", &nth(0), (ttl - interval) / 4, stood_still);
+    are_spread("second beats", &nth(1), interval, stood_still);
 
     // A client that follows the instances has seen no instance go before another came.
     let (newcomer, _) = fleet::start(&ns, instances, config).await;

@@ -10,7 +10,10 @@ use crate::support::{ServiceObserver, TestNamespace, eventually, observer::set};
 async fn an_agent_that_restarts_and_keeps_its_lease_interrupts_no_publication() {
     let ns = TestNamespace::new("kept").await;
     let _operator = ns.operator();
-    ns.greeter().await;
+    // A busy machine may take a while to start the agent again.
+    let mut spec = TestNamespace::usual_spec();
+    spec["ttl"] = "30s".into();
+    ns.register("greeter", spec).await;
     let address = address(1).to_string();
     let common = ["--instance=vm-1", "--address", &address, "--probe=exec:true"];
     let keeps = [&common[..], &["--on-stop=keep", "--drain-delay=5s"]].concat();

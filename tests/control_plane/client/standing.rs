@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::agent::Agent;
-use crate::support::{TestNamespace, eventually, http};
+use crate::support::{TestNamespace, eventually, http, prometheus::free_port};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_says_that_its_instance_is_published_or_why_it_is_not() {
@@ -27,8 +27,7 @@ async fn an_agent_says_that_its_instance_is_published_or_why_it_is_not() {
 async fn the_page_says_published_when_the_operator_publishes_and_not_before() {
     let ns = TestNamespace::new("page-published").await;
     ns.greeter().await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
+    let address = format!("127.0.0.1:{}", free_port());
     let agent = Agent::start_with(
         &ns,
         &["--instance=vm-1", "--address=192.0.2.1", "--health-bind-address", &address],

@@ -4,13 +4,13 @@ use beatkeeper_api::heartbeat;
 use beatkeeper_client::names;
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 
 use super::{
     ADDRESS, declare,
     program::{Running, Settings, sdk},
 };
-use crate::support::{Operator, TestNamespace, http};
+use crate::support::{Operator, TestNamespace, http, prometheus::free_port};
 
 /// A published example, and the operator that publishes it.
 struct Fixture {
@@ -54,14 +54,9 @@ impl Fixture {
     }
 }
 
-/// A port that no other process gets while the socket is kept. Nothing listens there until a process of the test does.
-fn kept_port() -> (TcpSocket, String) {
-    let socket = TcpSocket::new_v4().unwrap();
-    // Without this, a process could not bind it beside the socket.
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let address = socket.local_addr().unwrap().to_string();
-    (socket, address)
+/// An address at which nothing listens.
+fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +81,7 @@ async fn in_a_pod_the_address_of_a_service_is_the_pods() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_web_service_tells_that_it_is_broken_and_leaves_when_stopped() {
-    let (_port, address) = kept_port();
+    let address = free_address();
     let fixture = Fixture::open("web", &[&address]).await;
     let ask = async |method, path| http::send(method, &address, path).await.unwrap();
     assert_eq!(ask("GET", "/").await.body, "hello\n");
@@ -99,7 +94,7 @@ async fn the_web_service_tells_that_it_is_broken_and_leaves_when_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_grpc_service_tells_that_its_backend_is_gone_and_leaves_when_stopped() {
-    let ((_own, address), (_other, at)) = (kept_port(), kept_port());
+    let (address, at) = (free_address(), free_address());
     let backend = TcpListener::bind(&at).await.unwrap();
     let fixture = Fixture::open("grpc", &[&address, &at]).await;
     drop(backend);

@@ -103,7 +103,8 @@ async fn the_requests_of_the_page_are_answered_as_it_shows_and_its_programs_keep
     assert_eq!(requests.len(), 2, "one beat, and many");
     for (command, shown) in requests {
         // The registration of this test has another pace than the one of the page.
-        let shown = shown.to_string().replace("\"30s\"", "\"4s\"").replace("\"10s\"", "\"1s\"");
+        let ttl = format!("\"{}s\"", TTL.as_secs());
+        let shown = shown.to_string().replace("\"30s\"", &ttl).replace("\"10s\"", "\"1s\"");
         let shown: Value = serde_json::from_str(&curl.read(&shown)).unwrap();
         // The gateway answers 503 until it is connected with the operator.
         eventually(&format!("{command} is answered as the page shows"), async || {
@@ -127,7 +128,7 @@ async fn the_requests_of_the_page_are_answered_as_it_shows_and_its_programs_keep
     };
     let (python, go, node) =
         (version("python").await, version("go").await, version("javascript").await);
-    world.stay_published(&all, TTL * 3).await;
+    world.stay_published(&all, TTL * 2).await;
     assert_eq!(
         (version("python").await, version("go").await, version("javascript").await),
         (python, go, node),

@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -22,8 +23,8 @@ use crate::support::{
 
 /// The audience of the tokens.
 pub const AUDIENCE: &str = "beatkeeper";
-/// The ttl and the interval of the registration.
-pub const TTL: Duration = Duration::from_secs(4);
+/// The ttl and the interval of the registration. A busy machine may delay a few beats.
+pub const TTL: Duration = Duration::from_secs(6);
 pub const INTERVAL: Duration = Duration::from_secs(1);
 /// The lease duration of the election.
 const ELECTION: Duration = Duration::from_secs(3);
@@ -65,13 +66,14 @@ impl World {
     /// Renews the Lease of a gateway for it, until the returned value is dropped.
     pub fn renew_the_lease_of(&self, gateway: &'static str) -> Beating {
         let (ns, lease) = (self.ns.clone(), format!("beatkeeper-gateway-{gateway}"));
-        Beating(tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             loop {
                 let renewed = json!({ "spec": { "renewTime": renew_time(Timestamp::now()) } });
                 ns.patch::<Lease>(&lease, renewed).await;
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
-        }))
+        });
+        Beating { task, accepted: Accepted::new(Mutex::new(Instant::now())) }
     }
 
     /// Creates the registration, and waits until an operator has seen it.
@@ -141,6 +143,18 @@ impl Instance {
         self.leases.patch(lease, &PatchParams::default(), &patch).await
     }
 
+    /// Waits until a beat for a Lease is refused with this code, and returns the message. While the operator elects a
+    /// leader, a beat for any Lease is answered with another one.
+    pub async fn refused(&self, lease: &str, code: u16) -> String {
+        eventually(&format!("a beat for {lease} is answered with {code}"), async || {
+            match self.beat_for(lease).await {
+                Err(kube::Error::Api(status)) if status.code == code => Some(status.message),
+                _ => None,
+            }
+        })
+        .await
+    }
+
     /// Waits until a beat is accepted.
     pub async fn accepted(&self) {
         eventually("a gateway accepts a beat", async || self.beat().await.ok()).await;
@@ -148,24 +162,41 @@ impl Instance {
 
     /// Beats until this is dropped.
     pub fn keep_beating(self) -> Beating {
-        Beating(tokio::spawn(async move {
+        let accepted = Accepted::new(Mutex::new(Instant::now()));
+        let last = accepted.clone();
+        let task = tokio::spawn(async move {
             loop {
+                let sent = Instant::now();
                 if let Err(error) = self.beat().await {
                     eprintln!("a beat was not accepted: {error}");
                     tokio::time::sleep(INTERVAL / 10).await;
                 } else {
+                    *last.lock().unwrap() = sent;
                     tokio::time::sleep(INTERVAL).await;
                 }
             }
-        }))
+        });
+        Beating { task, accepted }
     }
 }
 
+type Accepted = Arc<Mutex<Instant>>;
+
 /// Something that beats until this is dropped.
-pub struct Beating(JoinHandle<()>);
+pub struct Beating {
+    task: JoinHandle<()>,
+    accepted: Accepted,
+}
+
+impl Beating {
+    /// When the last beat was sent that was accepted. One that was sent later may have arrived as well.
+    pub fn last_accepted(&self) -> Instant {
+        *self.accepted.lock().unwrap()
+    }
+}
 
 impl Drop for Beating {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }

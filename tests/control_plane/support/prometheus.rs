@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -31,9 +30,9 @@ pub fn programs(test: &str) -> Option<PathBuf> {
     beatkeeper_cluster::prepared(PREPARED, &script, test)
 }
 
-/// A port that is free now.
+/// A port of 127.0.0.1 at which nothing listens, and that no other test gets.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    beatkeeper_cluster::free_port().unwrap()
 }
 
 /// The configuration of Prometheus. Each target gets the labels that a ServiceMonitor gives.

@@ -1,6 +1,6 @@
-//! Each decision that was made of what has changed, compared with the one about all instances.
+//! Each decision that was made of what has changed, compared with the one about all instances; and each plan so.
 
-use beatkeeper::controller::Compared;
+use beatkeeper::controller::{Compared, ComparedPlans};
 use beatkeeper_core::decide::compare;
 
 use super::Check;
@@ -18,6 +18,15 @@ impl Check {
             self.fail(|| {
                 format!("kept: {}: {evidence:?}, and of all {evidence_of_all:?}", registration.key)
             });
+        }
+    }
+
+    /// Compares the two plans.
+    pub fn compared_plans(&self, plans: &ComparedPlans<'_>) {
+        let ComparedPlans { registration, changed, all } = plans;
+        self.kept_plans.set(self.kept_plans.get() + 1);
+        if let Some(difference) = changed.difference(all) {
+            self.fail(|| format!("kept plan: {}: {difference}", registration.key));
         }
     }
 }

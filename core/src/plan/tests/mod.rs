@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod edits;
+mod kept;
 mod listing;
 mod metadata;
 mod model;
