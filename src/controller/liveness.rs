@@ -56,6 +56,19 @@ impl Liveness {
         self.gateways.is_some()
     }
 
+    /// Looks at the index, and asks what gateways say of that at the same moment, if there are any.
+    pub(crate) fn look<T, S>(
+        &self,
+        look: impl FnOnce(&mut Index) -> T,
+        say: impl FnOnce(&CarrierState, &T) -> S,
+    ) -> (T, Option<S>) {
+        let Some(gateways) = &self.gateways else { return (look(&mut self.index()), None) };
+        let gateways = gateways.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = look(&mut self.index());
+        let said = say(&gateways, &found);
+        (found, Some(said))
+    }
+
     /// Runs this with the gateways and the index, both locked; returns None if there are no gateways. It must take no
     /// other lock of this type.
     pub(crate) fn carried<T>(

@@ -25,6 +25,7 @@ pub fn difference(
             kept.last_beat = of_all.last_beat;
             if let (Some(kept), Some(of_all)) = (&mut kept.lease, &of_all.lease) {
                 kept.decision.token = of_all.decision.token.clone();
+                kept.decision.carried_at = of_all.decision.carried_at;
             }
         }
         if kept != *of_all {

@@ -337,10 +337,8 @@ fn standing(record: &Record, verdict: &Verdict) -> Standing {
     let is_certain = record.provenance == Provenance::Changed
         && record.presence == Presence::Watched
         && record.grace.is_none()
-        && record.carrier.is_none()
-        && record.way_changed.is_none()
         && record.content.cordoned.is_none()
-        && record.token.renewed.is_some()
+        && (record.token.renewed.is_some() || record.carrier.is_some())
         && !decision.wanted.is_awaited()
         && verdict.placement.is_some();
     match decision.outcome {
@@ -350,7 +348,10 @@ fn standing(record: &Record, verdict: &Verdict) -> Standing {
         {
             Standing::Alive
         }
-        Outcome::Expired(Removal::None) if record.expired_at.is_some() => {
+        // What is said of a dead instance names the gateway of its last beat, as long as that one is there.
+        Outcome::Expired(Removal::None)
+            if record.expired_at.is_some() && record.carrier.is_none() =>
+        {
             match verdict.requeue_at {
                 None => Standing::Dead,
                 Some(_) => Standing::No,

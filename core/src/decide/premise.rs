@@ -19,8 +19,9 @@ use crate::{
 
 /// What a decision rests on that concerns all instances, apart from the outside ranges: they are those of the process.
 ///
-/// The proven time is not part of it. A verdict stands only if no beat is late. Then no gap matters, because a gap only
-/// moves deadlines, and a deadline comes after the moment at which a beat is late.
+/// The proven time is not part of it, and neither is what gateways say. A verdict stands only if no beat is late. Then
+/// neither matters: both only move deadlines, or hold an instance that is past its deadline, and a deadline comes after
+/// the moment at which a beat is late.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Premise {
     key: Key,
@@ -38,10 +39,10 @@ pub struct Premise {
 
 impl Premise {
     /// The premise of a decision about these facts. `None` if it is one of those that are never kept: in a dry run, with a
-    /// selector that cannot be read, with adopted instances, with gateways, or while nothing may be added.
+    /// selector that cannot be read, with adopted instances, or while nothing may be added.
     pub fn of(facts: &Facts<'_>) -> Option<Self> {
         let Facts { registration, instances, liveness, service, published, .. } = facts;
-        let Liveness { ttl, evidence, unreadable: _, term_began } = liveness;
+        let Liveness { ttl, evidence: _, unreadable: _, term_began } = liveness;
         let TargetService { name: _, families, ports, shared_ports: _ } = service;
         // What is not named here concerns no verdict, or is looked at anew in each decision.
         let Registration {
@@ -66,7 +67,6 @@ impl Premise {
         let is_special = *dry_run
             || *selector_unreadable
             || !instances.adopted.is_empty()
-            || evidence.gateways.is_some()
             || published.frozen.is_some();
         (!is_special).then(|| Self {
             key: key.clone(),

@@ -191,6 +191,8 @@ impl Index {
             record.presence = presence;
             wake = true;
         }
+        // Without renewTime an instance has never beaten.
+        wake |= beat.token.renewed.is_some() != record.token.renewed.is_some();
         record.version = beat.version;
         record.read_at = now;
         let content_is_same = *known == digest;

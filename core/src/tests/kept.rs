@@ -10,11 +10,12 @@ use events::{DECLARED, Event, INSTANCES, PodIs, event};
 
 use super::*;
 use crate::{
+    carriers::silence::{Finding, Held},
     cluster_cache::ClusterCache,
-    decide::{compare, kept::KeptDecision, premise::Premise, verdict::Suspect},
+    decide::{compare, gateways::Findings, kept::KeptDecision, premise::Premise, verdict::Suspect},
     inputs::seen::SeenObjects,
     liveness::{
-        index::Presence,
+        index::{CarrierId, Delivery, Presence},
         outage_guard::OutageGuard,
         proven_time::{Gap, ProvenTime},
     },
@@ -37,6 +38,9 @@ struct Course {
     /// What was published at the last decision, and the Pods that have changed since.
     published: AddressSet,
     pods: BTreeSet<String>,
+    /// Whether the operator hears gateways, and whether the stream of the only one is broken.
+    has_gateways: bool,
+    is_cut: bool,
     /// How many decisions were made of what has changed.
     renewed: usize,
 }
@@ -83,6 +87,8 @@ impl Course {
             kept: None,
             published: AddressSet::new(),
             pods: BTreeSet::new(),
+            has_gateways: false,
+            is_cut: false,
             renewed: 0,
         };
         for who in INSTANCES / 2..INSTANCES {
@@ -102,9 +108,31 @@ impl Course {
     }
 
     fn beat(&mut self, who: usize) {
-        let renewed = self.beats[who].token.renewed.map(|renewed| renewed + 1);
-        self.beats[who].token.renewed = renewed;
+        let renewed = self.beats[who].token.renewed.unwrap_or_default() + 1;
+        self.beats[who].token.renewed = Some(renewed);
         self.show(who);
+    }
+
+    fn carry(&mut self, who: usize, delivery: Delivery) {
+        let carried = self.index.find_carried(&Self::lease(who)).map(|(carried, _)| carried);
+        if let Some(carried) = carried.filter(|_| self.has_gateways) {
+            self.index.carry(carried, CarrierId::at_place(0), delivery, at(self.now));
+        }
+    }
+
+    /// What the gateway says of these records.
+    fn findings(&self, records: &[Record]) -> Option<Findings> {
+        let (ttl, interval) = (&self.world.ttl, self.world.registration.interval);
+        let finding = |record: &Record| {
+            let deadline = record.silence().since + ttl.at(record, interval);
+            match () {
+                () if at(self.now) < deadline => Finding::Waits { until: deadline },
+                () if self.is_cut => Finding::Held(Held::CarrierIsCutOff),
+                () => Finding::Silent { deadline },
+            }
+        };
+        let of = records.iter().map(finding).collect();
+        self.has_gateways.then(|| Findings { of, ..Findings::default() })
     }
 
     fn pod(&mut self, who: usize, is: PodIs) {
@@ -130,6 +158,12 @@ impl Course {
         match event {
             Event::Wait(millis) => self.now += millis,
             Event::Beat(who) => self.beat(who),
+            Event::Carry(who, delivery) => self.carry(who, delivery),
+            Event::Cut(is) => self.is_cut = is,
+            Event::Forget(who) => {
+                self.beats[who].token.renewed = None;
+                self.show(who);
+            }
             Event::AllBeat(but) => {
                 self.now += 3_000;
                 (0..INSTANCES).filter(|who| !but.contains(who)).for_each(|who| self.beat(who));
@@ -266,7 +300,8 @@ impl Course {
         let missing: Vec<_> = missing.map(|record| record.lease.clone()).collect();
         prop_assert_eq!(self.index.missing(&greeter).cloned().collect::<Vec<_>>(), missing);
         let evidence = self.ask(0, &records, None);
-        let all = self.world.with_facts(&records, &evidence, now, decide);
+        let with_gateways = Evidence { gateways: self.findings(&records), ..evidence.clone() };
+        let all = self.world.with_facts(&records, &with_gateways, now, decide);
         let premise = self.world.with_facts(&[], &Evidence::default(), now, Premise::of);
         let premise = premise.expect("nothing special");
         let before = std::mem::replace(&mut self.published, self.world.published.clone());
@@ -320,6 +355,7 @@ impl Course {
         kept.reopen(leases, "greeter");
         let evidence = self.ask(1, records, kept.beating(self.overdue_after()));
         prop_assert_eq!(&evidence, of_all);
+        let evidence = Evidence { gateways: self.findings(records), ..evidence };
         let renewed =
             self.world.with_facts(records, &evidence, now, |facts| kept.decide(facts, leases));
         if let Some(who) = beats {
@@ -361,8 +397,9 @@ proptest! {
     #[test]
     fn a_decision_made_of_what_has_changed_is_the_one_about_all(
         events in vec(event(), 1..120),
+        has_gateways in any::<bool>(),
     ) {
-        let mut course = Course::begin();
+        let mut course = Course { has_gateways, ..Course::begin() };
         for event in events {
             course.happen(event)?;
         }
@@ -383,4 +420,27 @@ fn of_two_hundred_decisions_in_steady_state_all_but_the_first_are_made_of_what_h
     assert_eq!(course.renewed, 199);
     let verdict = course.verdicts.iter().find(|verdict| *verdict.instance == *name(3));
     assert_eq!(verdict.map(|it| it.state.as_str()), Some("Expired"));
+}
+
+#[test]
+fn decisions_about_instances_that_beat_through_gateways_are_made_of_what_has_changed() {
+    let mut course = Course { has_gateways: true, ..Course::begin() };
+    course.happen(Event::AllBeat(vec![])).expect("their Leases");
+    for round in 0..100 {
+        for who in (0..INSTANCES).filter(|who| round < 50 || *who != 3) {
+            course.happen(Event::Carry(who, Delivery::Fresh)).expect("a beat");
+        }
+        for event in [Event::Wait(5_000), Event::Decide(None), Event::Read, Event::Publish] {
+            course.happen(event).expect("the same");
+        }
+    }
+    assert_eq!(course.renewed, 99);
+    let standing = course.index.unsettled(
+        &key("greeter"),
+        course.kept.as_ref().expect("it is kept").ticket(),
+        BTreeSet::new(),
+        at(0),
+    );
+    let unsettled = standing.expect("it is followed").leases;
+    assert_eq!(unsettled, BTreeSet::from([Arc::from("greeter.vm-03")]), "the dead one");
 }

@@ -37,8 +37,10 @@ struct Reopened {
     kept: Box<KeptDecision>,
     unsettled: Unsettled,
     now: MonotonicTime,
-    /// All records, if the result is compared with a decision about all instances.
-    all: Option<Vec<Record>>,
+    /// What gateways say of the unsettled records, if there are any.
+    findings: Option<Findings>,
+    /// All records, and what gateways say of them, if the result is compared with a decision about all instances.
+    all: Option<(Vec<Record>, Option<Findings>)>,
 }
 
 impl Decider {
@@ -79,7 +81,7 @@ impl Decider {
     }
 
     /// What the decision rests on, if it may be kept. During an adoption, the slices and the verdicts change in other
-    /// ways. What gateways say may change with each look.
+    /// ways.
     fn premise(&self, known: Known<'_>, keeping: Keeping) -> Option<Premise> {
         let Inputs { adoption, snapshot, .. } = known.inputs;
         let is_adopting = !adoption.instances.is_empty()
@@ -88,7 +90,6 @@ impl Decider {
         if keeping == Keeping::InFull
             || is_adopting
             || snapshot.conflicts.unreadable.is_some()
-            || self.liveness.has_gateways()
             || self.liveness.index().count_of(known.key()) < self.observer.keeps_from()
         {
             return None;
@@ -116,17 +117,29 @@ impl Decider {
         };
         let slices = &known.inputs.snapshot.slices;
         let mut others = kept.leases_at(&kept.seen.moved(slices));
-        let mut index = self.liveness.index();
-        others.extend(pods.iter().flat_map(|pod| index.leases_in_pod(key, pod)));
         let now = self.clock.now();
-        let unsettled = index.unsettled(key, kept.ticket(), others, now - overdue_after(known))?;
-        if costs_more_than_all(unsettled.leases.len(), index.count_of(key)) {
-            return None;
-        }
-        let all = self.observer.compares().then(|| index.records_of(key));
+        let (found, said) = self.liveness.look(
+            |index| {
+                others.extend(pods.iter().flat_map(|pod| index.leases_in_pod(key, pod)));
+                let late = now - overdue_after(known);
+                let unsettled = index.unsettled(key, kept.ticket(), others, late)?;
+                if costs_more_than_all(unsettled.leases.len(), index.count_of(key)) {
+                    return None;
+                }
+                Some((unsettled, self.observer.compares().then(|| index.records_of(key))))
+            },
+            |gateways, found| {
+                let (unsettled, all) = found.as_ref()?;
+                let all = all.as_ref().map(|all| self.findings(known, gateways, all));
+                Some((self.findings(known, gateways, &unsettled.records), all))
+            },
+        );
+        let (unsettled, all) = found?;
+        let (findings, of_all) = said.flatten().unzip();
+        let all = all.map(|all| (all, of_all.flatten()));
         kept.reopen(&unsettled.leases, &key.name);
         kept.seen = SeenObjects { slices: slices.clone(), pods: seen };
-        Some(Reopened { kept, unsettled, now, all })
+        Some(Reopened { kept, unsettled, now, findings, all })
     }
 
     /// Makes the kept decision anew for the Leases that were reopened. `None` if it was overtaken.
@@ -136,15 +149,17 @@ impl Decider {
         known_before: Evidence,
         known: Known<'_>,
     ) -> Option<Judgement> {
-        let Reopened { mut kept, unsettled, now, all } = reopened;
+        let Reopened { mut kept, unsettled, now, findings, all } = reopened;
         let Unsettled { leases, records } = unsettled;
         let (key, registration) = (known.key(), &known.subject.registration);
         let beating = kept.beating(overdue_after(known));
         // The same question is to be asked a second time.
         let again = all.map(|all| (all, known_before.clone(), self.liveness.guard().clone()));
         let mut guard = self.liveness.guard();
-        let evidence = self.ask(&mut guard, known_before, known, &records, beating, now);
+        let mut evidence = self.ask(&mut guard, known_before, known, &records, beating, now);
         drop(guard);
+        let compared = again.is_some().then(|| evidence.clone());
+        evidence.gateways = findings;
         let all = again.map(|again| self.decide_about_all(again, known, now));
         let PodsOf { pods, .. } = self.pods(known, &records, Scope::Changed);
         let decide = |facts: &Facts<'_>| kept.decide(facts, &leases);
@@ -159,8 +174,8 @@ impl Decider {
         let late_at = self.late_at(known, ticket);
         let verdicts = kept.verdicts().clone();
         self.keep(known, kept);
-        if let Some((all, of_all)) = &all {
-            let (kept, evidence, evidence_of_all) = (&verdicts[..], &evidence, of_all);
+        if let Some(((all, of_all), evidence)) = all.as_ref().zip(compared.as_ref()) {
+            let (kept, evidence_of_all) = (&verdicts[..], of_all);
             let both = Compared { registration, kept, evidence, late_at, all, evidence_of_all };
             self.observer.compared(&both);
         }
@@ -181,8 +196,7 @@ impl Decider {
         let now = self.clock.now();
         let mut evidence =
             self.ask(&mut self.liveness.guard(), known_before, known, &records, None, now);
-        let unanswered = known.verified.unanswered;
-        evidence.gateways = findings.map(|findings| Findings { unanswered, ..findings });
+        evidence.gateways = findings;
         let mut undecided = Undecided {
             registration,
             records: &mut records,
@@ -221,19 +235,25 @@ impl Decider {
         Some(Judgement { verdicts, suspects, late_at })
     }
 
-    /// All records, for a decision that is kept or not. Gateways are asked for one that is not.
+    /// All records, and what gateways say of them, for a decision that is kept or not.
     fn all_records(
         &self,
         known: Known<'_>,
         is_kept: bool,
     ) -> (Vec<Record>, Option<Findings>, Option<Ticket>) {
-        if is_kept {
-            let (records, ticket) = self.liveness.index().follow(known.key());
-            return (records, None, Some(ticket));
-        }
-        self.liveness.index().unfollow(known.key());
-        let (records, findings) = self.records(known);
-        (records, findings, None)
+        let key = known.key();
+        let ((records, ticket), findings) = self.liveness.look(
+            |index| {
+                if is_kept {
+                    let (records, ticket) = index.follow(key);
+                    return (records, Some(ticket));
+                }
+                index.unfollow(key);
+                (index.records_of(key), None)
+            },
+            |gateways, (records, _)| self.findings(known, gateways, records),
+        );
+        (records, findings, ticket)
     }
 
     /// Keeps a decision about all instances. Returns its verdicts, and when the next beat is late.
@@ -253,14 +273,20 @@ impl Decider {
     /// Decides about all instances, to be compared with what was decided about some of them.
     fn decide_about_all(
         &self,
-        (records, evidence, mut guard): (Vec<Record>, Evidence, OutageGuard),
+        ((records, findings), evidence, mut guard): (
+            (Vec<Record>, Option<Findings>),
+            Evidence,
+            OutageGuard,
+        ),
         known: Known<'_>,
         now: MonotonicTime,
     ) -> (Vec<Verdict>, Evidence) {
         let evidence = self.ask(&mut guard, evidence, known, &records, None, now);
         let namespace = &known.key().namespace;
         let pods = snapshot::pods(namespace, &records, &[], &self.cluster.lock());
-        (self.with_facts(known, &records, &pods, &evidence, now, decide::decide), evidence)
+        let with_gateways = Evidence { gateways: findings, ..evidence.clone() };
+        let verdicts = self.with_facts(known, &records, &pods, &with_gateways, now, decide::decide);
+        (verdicts, evidence)
     }
 
     /// Notes in the index what was decided anew, and which of it stands.

@@ -3,7 +3,7 @@
 use std::{cell::OnceCell, net::IpAddr};
 
 use super::{decide::Decider, subject::Subject, verify::Verified};
-use crate::controller::carriers::findings;
+use crate::controller::carriers::{findings, state::CarrierState};
 use beatkeeper_core::{
     cluster_cache::{dependents::Asked, pod_changes::PodsSeen},
     decide::{
@@ -52,16 +52,17 @@ pub(super) enum Scope {
 }
 
 impl Decider {
-    /// The records of a registration, and what gateways say of them: both of one moment.
-    pub(super) fn records(&self, known: Known<'_>) -> (Vec<Record>, Option<Findings>) {
-        let (key, interval) = (known.key(), known.subject.registration.interval);
-        let both = self.liveness.carried(|state, index| {
-            let records = index.records_of(key);
-            let ttl = |record: &Record| known.ttl.at(record, interval);
-            let findings = findings::of(state, &records, interval, ttl, self.clock.now());
-            (records, Some(findings))
-        });
-        both.unwrap_or_else(|| (self.liveness.index().records_of(key), None))
+    /// What gateways say of these records now.
+    pub(super) fn findings(
+        &self,
+        known: Known<'_>,
+        gateways: &CarrierState,
+        records: &[Record],
+    ) -> Findings {
+        let interval = known.subject.registration.interval;
+        let ttl = |record: &Record| known.ttl.at(record, interval);
+        let findings = findings::of(gateways, records, interval, ttl, self.clock.now());
+        Findings { unanswered: known.verified.unanswered, ..findings }
     }
 
     /// Adds to the evidence what the guard says about these records. `beating` is set if others exist: so many of them

@@ -38,6 +38,8 @@ impl Index {
             Delivery::Late => {
                 record.beat_late(by, now);
                 self.followers.changed(&entry.home, &record.lease);
+                let store = &self.store;
+                self.followers.beaten(carried.slot, |slot| store.get(slot).record.seen);
                 return Some(Observed::default());
             }
         };

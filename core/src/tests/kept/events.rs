@@ -3,6 +3,8 @@
 use beatkeeper_api::heartbeat::Health;
 use proptest::{collection::vec, prelude::*};
 
+use crate::liveness::index::Delivery;
+
 /// The first half are outside instances, the others run in Pods.
 pub(super) const INSTANCES: usize = 12;
 /// The declared one among the outside instances.
@@ -13,6 +15,12 @@ pub(super) const DECLARED: usize = 1;
 pub(super) enum Event {
     Wait(u64),
     Beat(usize),
+    /// A gateway carries a beat, in time or long after.
+    Carry(usize, Delivery),
+    /// The stream of that gateway breaks, or is there again.
+    Cut(bool),
+    /// The Lease has no renewTime any more.
+    Forget(usize),
     /// All beat but these.
     AllBeat(Vec<usize>),
     Health(usize, Health),
@@ -64,6 +72,10 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (0..15_000_u64).prop_map(Event::Wait),
         4 => who().prop_map(Event::Beat),
+        3 => who().prop_map(|who| Event::Carry(who, Delivery::Fresh)),
+        1 => who().prop_map(|who| Event::Carry(who, Delivery::Late)),
+        1 => any::<bool>().prop_map(Event::Cut),
+        1 => who().prop_map(Event::Forget),
         8 => vec(who(), 0..4).prop_map(Event::AllBeat),
         1 => (who(), health).prop_map(|(who, health)| Event::Health(who, health)),
         1 => (who(), any::<bool>()).prop_map(|(who, is)| Event::Cordon(who, is)),
