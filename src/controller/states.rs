@@ -232,6 +232,13 @@ impl States {
         }
     }
 
+    /// A term ends. Another replica decides from now on, so what was decided is of no use any more.
+    pub(crate) fn end_term(&self) {
+        for state in self.states().values_mut() {
+            (state.kept, state.plan) = (None, None);
+        }
+    }
+
     /// Calls this with each known registration.
     pub(crate) fn for_each_key(&self, each: impl FnMut(&Key)) {
         self.states().keys().for_each(each);

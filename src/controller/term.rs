@@ -140,6 +140,7 @@ impl Leader {
     fn end_term(&self) {
         self.carriers.end();
         self.queue.end_term();
+        self.states.end_term();
         self.observer.leads(false);
         // Only the registrations of this scope: another scope may lead again already.
         self.states.for_each_key(|key| self.metrics.forget(key));

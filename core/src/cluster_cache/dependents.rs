@@ -22,13 +22,19 @@ pub struct Dependents {
     affected: BTreeSet<Key>,
     /// Registrations for which an answer has changed since they asked for all that they depend on.
     outdated: BTreeSet<Key>,
+    /// How many answers each registration has asked for since it last asked for all.
+    added: HashMap<Key, usize>,
 }
+
+/// After so many further questions a registration has to ask for all that it depends on, and only that is remembered.
+const ADDED_MAX: usize = 4_096;
 
 impl Dependents {
     /// Records what a registration asks, and replaces what it asked before. Must be called before the questions are
     /// asked, so that no change is missed in between.
     pub fn note(&mut self, registration: &Key, asked: Asked) {
         self.outdated.remove(registration);
+        self.added.remove(registration);
         if asked == Asked::default() {
             self.asked.remove(registration);
         } else if self.asked.get(registration) != Some(&asked) {
@@ -43,8 +49,14 @@ impl Dependents {
             return;
         }
         let known = self.asked.entry(registration.clone()).or_default();
+        let before = known.addresses.len() + known.nodes.len();
         known.addresses.extend(addresses);
         known.nodes.extend(nodes);
+        let added = self.added.entry(registration.clone()).or_default();
+        *added += known.addresses.len() + known.nodes.len() - before;
+        if *added > ADDED_MAX {
+            self.outdated.insert(registration.clone());
+        }
     }
 
     /// Whether an answer has changed since a registration last asked for all that it depends on.
@@ -55,6 +67,7 @@ impl Dependents {
     /// Forgets a registration.
     pub fn forget(&mut self, registration: &Key) {
         self.outdated.remove(registration);
+        self.added.remove(registration);
         self.asked.remove(registration);
         self.affected.remove(registration);
     }

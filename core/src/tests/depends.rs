@@ -200,3 +200,23 @@ fn an_instance_whose_address_is_free_again_is_published_by_the_next_decision() {
     world.owned = None;
     assert_eq!(world.one(&index, at(10_000)).state.as_str(), "Ready");
 }
+
+#[test]
+fn a_registration_that_asks_for_more_and_more_is_to_ask_for_all_again_so_that_the_rest_is_forgotten()
+ {
+    let mut dependents = ClusterCache::default().dependents;
+    let key = Key::new("shop", "greeter");
+    let at = |number: u32| IpAddr::from(std::net::Ipv4Addr::from(number));
+    let asked = |addresses| Asked { addresses, nodes: BTreeSet::new() };
+    dependents.note(&key, asked((0..5_000).map(at).collect()));
+    for number in 0..4_096 {
+        dependents.add(&key, asked(AddressSet::from_iter([at(10_000 + number)])));
+    }
+    // What is known adds nothing.
+    dependents.add(&key, asked((0..5_000).map(at).collect()));
+    assert!(!dependents.is_outdated(&key));
+    dependents.add(&key, asked(AddressSet::from_iter([at(1_000_000)])));
+    assert!(dependents.is_outdated(&key));
+    dependents.note(&key, asked(AddressSet::from_iter([at(1)])));
+    assert!(!dependents.is_outdated(&key));
+}

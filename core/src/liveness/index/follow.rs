@@ -59,8 +59,13 @@ impl Index {
         let mut living = Vec::new();
         for (lease, standing) in judged {
             let slot = self.find_in(registration, lease);
+            let mut standing = standing;
             if let Some(slot) = slot {
                 let record = &self.store.get(slot).record;
+                // It has beaten since it was judged.
+                if standing == Standing::Dead && record.expired_at.is_none() {
+                    standing = Standing::No;
+                }
                 // A beat moves a record in the list, so one that is in it is at its place.
                 let has_stood = self.followers.has_stood(alive, slot);
                 if standing == Standing::Alive && !has_stood {
