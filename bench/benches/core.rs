@@ -93,13 +93,21 @@ fn deciding(criterion: &mut Criterion) {
     }
 }
 
-/// One death among many, decided about all instances, and about those of which something has changed.
+/// One death among many: decided about all instances, about those of which something has changed, and planned as well.
 fn deaths(criterion: &mut Criterion) {
-    for (name, keeps) in [("decide_one_death_in_full", false), ("decide_one_death", true)] {
+    let groups = [
+        ("decide_one_death_in_full", false, false),
+        ("decide_one_death", true, false),
+        ("decide_and_plan_one_death", true, true),
+    ];
+    for (name, keeps, plans) in groups {
         let mut group = criterion.benchmark_group(name);
         group.sample_size(10);
         for instances in [1_000, 10_000, 100_000] {
             let mut deaths = Deaths::new(instances, keeps);
+            if plans {
+                deaths = deaths.with_plans();
+            }
             let mut victim = 0;
             group.bench_function(BenchmarkId::new("instances", instances), |bencher| {
                 bencher.iter_custom(|rounds| {

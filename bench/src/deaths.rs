@@ -15,6 +15,7 @@ use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
 
 use crate::instances::{Instances, NAMESPACE, Size, address, beat, service_key};
 use crate::service::Inputs;
+use crate::slices::Slices;
 
 /// The ttl of the instances. They beat often enough that none is late.
 const TTL: Duration = Duration::from_secs(30);
@@ -25,6 +26,7 @@ pub struct Deaths {
     instances: Instances,
     published: AddressSet,
     kept: Option<KeptDecision>,
+    slices: Option<Slices>,
     now: MonotonicTime,
     round: u64,
     count: usize,
@@ -38,6 +40,7 @@ impl Deaths {
             instances: Instances::new(Size { instances: count, services: 1 }),
             published: (0..count).map(address).collect(),
             kept: None,
+            slices: None,
             now: MonotonicTime::from_millis(1_000),
             round: 10,
             count,
@@ -99,22 +102,41 @@ impl Deaths {
         }
     }
 
-    /// Lets an instance die. Returns how long the decision took that says so.
+    /// Plans, too, after each decision that is made of the kept one.
+    #[must_use]
+    pub fn with_plans(mut self) -> Self {
+        let kept = self.kept.as_ref().expect("a kept decision");
+        self.slices = Some(Slices::of(self.inputs.registration(), kept.verdicts()));
+        self
+    }
+
+    /// Plans for what the last decision has changed. Returns the number of writes.
+    fn plan(&mut self) -> usize {
+        match (&mut self.slices, &mut self.kept) {
+            (Some(slices), Some(kept)) => slices.plan(kept, self.now).writes().count(),
+            _ => 0,
+        }
+    }
+
+    /// Lets an instance die. Returns how long the decision took that says so, and the plan if there are plans.
     pub fn one_dies(&mut self, victim: usize) -> Duration {
         self.beat(None);
         let last = beat(0, victim, self.round);
         self.decide(victim);
+        self.plan();
         for _ in 0..2 {
             self.now = self.now + TTL / 2;
             self.beat(Some(victim));
             self.decide(victim);
+            assert_eq!(self.plan(), 0, "nothing has changed in the slices");
         }
         let lease = Key::new(NAMESPACE, format!("service-0.vm-{victim}"));
         self.instances.index.confirm(&lease, LiveRead::Found(last), self.now, self.now);
         let began = Instant::now();
         let is_dead = self.decide(victim);
+        let writes = self.plan();
         let took = began.elapsed();
-        assert!(is_dead);
+        assert!(is_dead && writes == usize::from(self.slices.is_some()));
         took
     }
 }
@@ -131,8 +153,8 @@ mod tests {
 
     #[test]
     fn one_after_the_other_dies_whether_the_decision_is_kept_or_not() {
-        for keeps in [true, false] {
-            let mut deaths = Deaths::new(50, keeps);
+        let planned = Deaths::new(50, true).with_plans();
+        for mut deaths in [Deaths::new(50, true), Deaths::new(50, false), planned] {
             for victim in [7, 8, 7] {
                 deaths.one_dies(victim);
             }

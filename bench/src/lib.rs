@@ -6,3 +6,4 @@ pub mod deaths;
 pub mod hour;
 pub mod instances;
 pub mod service;
+pub mod slices;

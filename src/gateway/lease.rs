@@ -20,6 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::place::Place;
 
@@ -90,10 +91,11 @@ impl GatewayLease {
         }
     }
 
-    /// Renews the Lease for ever.
-    pub(super) async fn keep(&self) {
+    /// Renews the Lease until `over` is cancelled. A renewal that is under way is awaited: it could reach the API server
+    /// after the deletion, and put the Lease back.
+    pub(super) async fn keep(&self, over: &CancellationToken) {
         let mut failing = false;
-        loop {
+        while !over.is_cancelled() {
             let result = self.renew().await;
             let (name, namespace) = (&self.name, &self.namespace);
             match &result {
@@ -110,7 +112,7 @@ impl GatewayLease {
                 Ok(()) => {}
             }
             failing = result.is_err();
-            sleep(EVERY).await;
+            over.run_until_cancelled(sleep(EVERY)).await;
         }
     }
 

@@ -64,10 +64,13 @@ pub async fn run(
     let streams = place.published(addresses.streams);
     let operator = &args.leader_elect_resource_name;
     let lease = GatewayLease::new(client, &place, operator, streams, bound.certificates());
-    let ended = tokio::select! {
-        ended = bound.run(ports, stop) => ended,
-        () = lease.keep() => Ok(()),
+    let over = CancellationToken::new();
+    let serving = async {
+        let ended = bound.run(ports, stop).await;
+        over.cancel();
+        ended
     };
+    let (ended, ()) = tokio::join!(serving, lease.keep(&over));
     lease.delete().await;
     Ok(ended?)
 }
