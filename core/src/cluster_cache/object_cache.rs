@@ -8,6 +8,10 @@
 //! answered with the newest state. If it shows a lower version than was known, the list is not late. The store has
 //! returned to an earlier state, from a backup (kubernetes 82428), and the known versions mean nothing any more. Only
 //! an answer to a write of ours that arrived *since* the list began may be newer than the list.
+//!
+//! A list comes in parts. An object that was not known before it appears when the list has ended, at the moment at which
+//! those go that it did not show. Otherwise a list of an earlier state would show an object that is gone beside the one
+//! that has replaced it, and a plan would take the second one for superfluous (P3).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -29,8 +33,8 @@ pub struct ObjectCache<V> {
     /// Objects that we deleted, with the version that they had. If the watch shows such an object up to that version,
     /// the event is late.
     deleted: HashMap<Key, Version>,
-    /// While a list is being read: the objects that the list, or a write of ours, has shown since it began.
-    listing: Option<HashSet<Key>>,
+    /// While a list is being read.
+    listing: Option<Listing<V>>,
     /// The newest version of any object that the watch has shown since the last list began.
     shown: Version,
     deliveries: Deliveries,
@@ -38,6 +42,15 @@ pub struct ObjectCache<V> {
     went_back: bool,
     /// Objects with a newest version that cannot be read. What was known of them before stays in the cache.
     unreadable: BTreeMap<Key, Unreadable>,
+}
+
+/// What has come of a list.
+#[derive(Debug)]
+struct Listing<V> {
+    /// The objects that the list, or a write of ours, has shown since it began.
+    shown: HashSet<Key>,
+    /// Those of them that were not known before.
+    unknown: BTreeMap<Key, (Version, V)>,
 }
 
 impl<V> Default for ObjectCache<V> {
@@ -74,7 +87,7 @@ impl<V: Clone + PartialEq> ObjectCache<V> {
             Some(_) => self.deliveries.listed(&key, version),
             None => self.deliveries.shown(&key, version),
         }
-        let first = self.listing.as_ref().is_some_and(|shown| !shown.contains(&key));
+        let first = self.listing.as_ref().is_some_and(|listing| !listing.shown.contains(&key));
         if first {
             // The version does not matter: a list shows what exists now.
             self.unreadable.remove(&key);
@@ -83,6 +96,13 @@ impl<V: Clone + PartialEq> ObjectCache<V> {
             // The higher version was known before the list began.
             self.went_back = true;
             return self.take_over(key, version, value);
+        }
+        if let Some(listing) = &mut self.listing
+            && !self.objects.contains_key(&key)
+        {
+            listing.shown.insert(key.clone());
+            listing.unknown.insert(key, (version, value));
+            return None;
         }
         self.take_in(key, version, value)
     }
@@ -168,8 +188,8 @@ impl<V: Clone + PartialEq> ObjectCache<V> {
     pub fn put_unreadable(&mut self, object: Unreadable) {
         self.shown = self.shown.max(object.version);
         match &mut self.listing {
-            Some(shown) => {
-                shown.insert(object.key.clone());
+            Some(listing) => {
+                listing.shown.insert(object.key.clone());
                 self.deliveries.listed(&object.key, object.version);
             }
             None => self.deliveries.shown(&object.key, object.version),
@@ -191,8 +211,8 @@ impl<V: Clone + PartialEq> ObjectCache<V> {
         if self.deleted.get(&key).is_some_and(|deleted| version <= *deleted) {
             return None;
         }
-        if let Some(shown) = &mut self.listing {
-            shown.insert(key.clone());
+        if let Some(listing) = &mut self.listing {
+            listing.shown.insert(key.clone());
         }
         self.deleted.remove(&key);
         if self.unreadable.get(&key).is_some_and(|object| object.version <= version) {
@@ -248,21 +268,25 @@ impl<V: Clone + PartialEq> ObjectCache<V> {
 
     /// Begins a list.
     pub fn begin_list(&mut self) {
-        self.listing = Some(HashSet::new());
+        self.listing = Some(Listing { shown: HashSet::new(), unknown: BTreeMap::new() });
         // The list shows all earlier writes, unless they belong to a history that no longer exists.
         self.shown = Version(0);
         self.deleted.clear();
         self.deliveries.begin_list();
     }
 
-    /// Ends a list. Objects that neither the list nor a write of ours has shown since it began are gone.
+    /// Ends a list. Objects that neither the list nor a write of ours has shown since it began are gone, and those that
+    /// were not known before are there.
     pub fn end_list(&mut self) -> Vec<Change<V>> {
-        let Some(shown) = self.listing.take() else { return Vec::new() };
+        let Some(Listing { shown, unknown }) = self.listing.take() else { return Vec::new() };
         self.deliveries.end_list(self.shown);
         self.unreadable.retain(|key, _| shown.contains(key));
         let gone: Vec<Key> =
             self.objects.keys().filter(|key| !shown.contains(key)).cloned().collect();
-        gone.iter().filter_map(|key| self.take(key)).collect()
+        let mut changes: Vec<_> = gone.iter().filter_map(|key| self.take(key)).collect();
+        let new = unknown.into_iter();
+        changes.extend(new.filter_map(|(key, (version, value))| self.take_in(key, version, value)));
+        changes
     }
 }
 

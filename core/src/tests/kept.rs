@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 
+mod carried;
 mod events;
+mod steady;
 
 use events::{DECLARED, Event, INSTANCES, PodIs, event};
 
@@ -113,26 +115,9 @@ impl Course {
         self.show(who);
     }
 
-    fn carry(&mut self, who: usize, delivery: Delivery) {
-        let carried = self.index.find_carried(&Self::lease(who)).map(|(carried, _)| carried);
-        if let Some(carried) = carried.filter(|_| self.has_gateways) {
-            self.index.carry(carried, CarrierId::at_place(0), delivery, at(self.now));
-        }
-    }
-
-    /// What the gateway says of these records.
-    fn findings(&self, records: &[Record]) -> Option<Findings> {
-        let (ttl, interval) = (&self.world.ttl, self.world.registration.interval);
-        let finding = |record: &Record| {
-            let deadline = record.silence().since + ttl.at(record, interval);
-            match () {
-                () if at(self.now) < deadline => Finding::Waits { until: deadline },
-                () if self.is_cut => Finding::Held(Held::CarrierIsCutOff),
-                () => Finding::Silent { deadline },
-            }
-        };
-        let of = records.iter().map(finding).collect();
-        self.has_gateways.then(|| Findings { of, ..Findings::default() })
+    fn forget(&mut self, who: usize) {
+        self.beats[who].token.renewed = None;
+        self.show(who);
     }
 
     fn pod(&mut self, who: usize, is: PodIs) {
@@ -160,10 +145,7 @@ impl Course {
             Event::Beat(who) => self.beat(who),
             Event::Carry(who, delivery) => self.carry(who, delivery),
             Event::Cut(is) => self.is_cut = is,
-            Event::Forget(who) => {
-                self.beats[who].token.renewed = None;
-                self.show(who);
-            }
+            Event::Forget(who) => self.forget(who),
             Event::AllBeat(but) => {
                 self.now += 3_000;
                 (0..INSTANCES).filter(|who| !but.contains(who)).for_each(|who| self.beat(who));
@@ -405,42 +387,4 @@ proptest! {
         }
         course.decide(None)?;
     }
-}
-
-#[test]
-fn of_two_hundred_decisions_in_steady_state_all_but_the_first_are_made_of_what_has_changed() {
-    let mut course = Course::begin();
-    for round in 0..200 {
-        let dead = if round < 100 { vec![] } else { vec![3] };
-        for event in [Event::AllBeat(dead), Event::Wait(5_000), Event::Decide(None), Event::Read] {
-            course.happen(event).expect("the same");
-        }
-        course.happen(Event::Publish).expect("the same");
-    }
-    assert_eq!(course.renewed, 199);
-    let verdict = course.verdicts.iter().find(|verdict| *verdict.instance == *name(3));
-    assert_eq!(verdict.map(|it| it.state.as_str()), Some("Expired"));
-}
-
-#[test]
-fn decisions_about_instances_that_beat_through_gateways_are_made_of_what_has_changed() {
-    let mut course = Course { has_gateways: true, ..Course::begin() };
-    course.happen(Event::AllBeat(vec![])).expect("their Leases");
-    for round in 0..100 {
-        for who in (0..INSTANCES).filter(|who| round < 50 || *who != 3) {
-            course.happen(Event::Carry(who, Delivery::Fresh)).expect("a beat");
-        }
-        for event in [Event::Wait(5_000), Event::Decide(None), Event::Read, Event::Publish] {
-            course.happen(event).expect("the same");
-        }
-    }
-    assert_eq!(course.renewed, 99);
-    let standing = course.index.unsettled(
-        &key("greeter"),
-        course.kept.as_ref().expect("it is kept").ticket(),
-        BTreeSet::new(),
-        at(0),
-    );
-    let unsettled = standing.expect("it is followed").leases;
-    assert_eq!(unsettled, BTreeSet::from([Arc::from("greeter.vm-03")]), "the dead one");
 }

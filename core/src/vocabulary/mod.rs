@@ -11,4 +11,5 @@ pub mod placement;
 pub mod rate_limit;
 pub mod reason;
 pub mod server_message;
+pub mod turns;
 pub mod version;

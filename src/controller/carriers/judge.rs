@@ -125,6 +125,15 @@ impl Judge {
         }
     }
 
+    /// The namespace of the ServiceAccount that has introduced an instance; None for other users.
+    pub(super) fn tenant_of(&self, gateway: &PodUid, id: InstanceId) -> Option<String> {
+        let found = self.liveness.carried(|state, _| {
+            let (_, identity) = state.set.named(gateway, id)?;
+            account(&identity.user).map(|(namespace, _)| namespace.to_owned())
+        });
+        found.flatten()
+    }
+
     /// The registration of an instance that was introduced.
     pub(super) fn registration_of(&self, gateway: &PodUid, id: InstanceId) -> Option<Key> {
         let found = self.liveness.carried(|state, index| {
@@ -242,11 +251,16 @@ fn attributes(group: &str, resource: &str, object: &Key, verb: &str) -> Resource
     }
 }
 
+/// The namespace and the name of a ServiceAccount.
+fn account(user: &str) -> Option<(&str, &str)> {
+    user.strip_prefix(ACCOUNT)?.split_once(':')
+}
+
 /// The groups that the API server gives to a user of this name. A token that a gateway verifies by the published keys
 /// tells no others.
 fn groups(user: &str) -> Vec<String> {
     let mut groups = vec!["system:authenticated".to_owned()];
-    if let Some((namespace, _)) = user.strip_prefix(ACCOUNT).and_then(|it| it.split_once(':')) {
+    if let Some((namespace, _)) = account(user) {
         groups.push("system:serviceaccounts".to_owned());
         groups.push(format!("system:serviceaccounts:{namespace}"));
     }

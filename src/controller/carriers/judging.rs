@@ -1,7 +1,7 @@
 //! The verdicts that are under way, and those that are due again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -11,7 +11,7 @@ use beatkeeper_core::{
         frames::{InstanceId, Verdict},
         set::PodUid,
     },
-    vocabulary::{key::Key, monotonic_time::MonotonicTime, pace::Pace},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, pace::Pace, turns::Turns},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
@@ -31,7 +31,8 @@ type Instance = (PodUid, InstanceId);
 pub(super) struct Judging {
     judge: Arc<Judge>,
     clock: Clock,
-    waiting: VecDeque<(Instance, Question)>,
+    /// By the namespace of the token: a tenant with many instances delays no other one.
+    waiting: Turns<Option<String>, (Instance, Question)>,
     /// The instances with a question that waits or is under way.
     asked: BTreeSet<Instance>,
     /// Until when nothing is asked, and the pause after the next failure.
@@ -45,7 +46,7 @@ pub(super) struct Judging {
 
 impl Judging {
     pub(super) fn new(judge: Arc<Judge>, clock: Clock) -> Self {
-        let (waiting, under_way) = (VecDeque::new(), FuturesUnordered::new());
+        let (waiting, under_way) = (Turns::default(), FuturesUnordered::new());
         let paused = (MonotonicTime::default(), PAUSE.0);
         let (asked, again, told) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         Self { judge, clock, waiting, asked, paused, under_way, again, told }
@@ -58,7 +59,8 @@ impl Judging {
             Question::None(judged) => self.note(instance, judged),
             question => {
                 if self.asked.insert(instance.clone()) {
-                    self.waiting.push_back((instance, question));
+                    let tenant = self.judge.tenant_of(&instance.0, id);
+                    self.waiting.push(tenant, (instance, question));
                     self.fill();
                 }
                 None
@@ -155,7 +157,7 @@ impl Judging {
     fn fill(&mut self) {
         while self.under_way.len() < SIDE_BY_SIDE
             && self.paused.0 <= self.clock.now()
-            && let Some((instance, question)) = self.waiting.pop_front()
+            && let Some((instance, question)) = self.waiting.pop()
         {
             let judge = self.judge.clone();
             let asked = async move { (instance, judge.answer(question).await) };

@@ -151,8 +151,31 @@ fn a_list_removes_what_it_does_not_show_but_not_what_we_wrote_meanwhile() {
     cache.put(goes.clone(), Version(2), "");
     cache.begin_list();
     cache.put(stays.clone(), Version(1), "");
-    cache.put(ours.clone(), Version(8), "");
+    cache.put_own(ours.clone(), Version(8), "");
     let gone = cache.end_list();
     assert_eq!(gone, [Change { key: goes, old: Some(""), new: None }]);
     assert!(cache.get(&stays).is_some() && cache.get(&ours).is_some());
+}
+
+#[test]
+fn what_a_list_shows_for_the_first_time_is_there_when_it_has_ended_and_what_it_lacks_is_gone() {
+    let mut cache = ObjectCache::default();
+    let (older, newer) = (Key::new("shop", "older"), Key::new("shop", "newer"));
+    cache.put(newer.clone(), Version(9), "has replaced the older one");
+    cache.begin_list();
+    assert_eq!(cache.put(older.clone(), Version(3), "of an earlier state"), None);
+    assert!(cache.get(&older).is_none() && cache.get(&newer).is_some(), "never both");
+    let changes = cache.end_list();
+    assert_eq!(changes.iter().map(|change| &change.key).collect::<Vec<_>>(), [&newer, &older]);
+    assert!(cache.get(&older).is_some() && cache.get(&newer).is_none());
+}
+
+#[test]
+fn a_list_that_breaks_off_shows_nothing_new() {
+    let mut cache = ObjectCache::default();
+    cache.begin_list();
+    cache.put(key(), Version(3), "of the first try");
+    cache.begin_list();
+    assert_eq!(cache.end_list(), []);
+    assert_eq!(cache.get(&key()), None);
 }
