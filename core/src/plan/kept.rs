@@ -47,6 +47,8 @@ pub struct KeptPlan {
     open_slices: BTreeSet<Arc<str>>,
     /// `None` if it is not known whether the Endpoints object says what was decided.
     listing: Option<KeptListing>,
+    /// Whether the Endpoints object waits for the next plan, since the last plan for everything.
+    defers_endpoints: bool,
 }
 
 /// What is published now, and the addresses about which was decided anew.
@@ -103,6 +105,7 @@ impl KeptPlan {
             decided: BTreeSet::new(),
             open_slices: BTreeSet::new(),
             listing: None,
+            defers_endpoints: false,
         };
         kept.settle(slices, endpoints, listed);
         kept
@@ -117,6 +120,7 @@ impl KeptPlan {
     ) {
         self.follow(slices);
         self.confirm();
+        self.defers_endpoints = false;
         self.listing = listed.then(|| KeptListing::new(&self.premise, slices, endpoints));
     }
 
@@ -129,6 +133,13 @@ impl KeptPlan {
     pub fn leave_open(&mut self, touched: BTreeSet<IpAddr>) {
         self.open.extend(touched);
         self.listing = None;
+        self.defers_endpoints = false;
+    }
+
+    /// Leaves the Endpoints object to the next plan, so that the slices are written first. Returns whether it may: it may
+    /// wait once. Slices of which the writes fail, or which change all the time, must not keep a dead instance in it.
+    pub fn defer_endpoints(&mut self) -> bool {
+        !std::mem::replace(&mut self.defers_endpoints, true)
     }
 
     /// Plans for what has changed. `wanted_at` returns all wanted endpoints at some addresses, and may return others.

@@ -24,7 +24,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct KeptListing {
     object: Option<Arc<Endpoints>>,
-    /// How many endpoints it has no room for.
+    /// Whether it has no room for some endpoints.
+    is_full: bool,
+    /// How many addresses it has no room for, at least.
     left_out: usize,
     /// The addresses that may have changed since. Each of them may be one that was left out.
     changed: BTreeSet<IpAddr>,
@@ -38,10 +40,19 @@ impl KeptListing {
         object: Option<&Arc<Endpoints>>,
     ) -> Self {
         let primary = premise.service.families.first().map(|family| family.as_str());
-        let of_family = slices.iter().filter(|slice| Some(&*slice.address_type) == primary);
-        let listed = of_family.flat_map(|slice| &slice.endpoints).filter(|it| may_be_listed(it));
-        let left_out = listed.count().saturating_sub(MAX_ENDPOINTS_ADDRESSES);
-        Self { object: object.cloned(), left_out, changed: BTreeSet::new() }
+        // What a slice holds that is being deleted is in another slice, too.
+        let stays = |slice: &&Arc<EndpointSlice>| slice.metadata.deletion_timestamp.is_none();
+        let of_family = |slice: &&Arc<EndpointSlice>| Some(&*slice.address_type) == primary;
+        let slices = slices.iter().filter(stays).filter(of_family);
+        let listed: Vec<&Published> =
+            slices.flat_map(|slice| &slice.endpoints).filter(|it| may_be_listed(it)).collect();
+        let addresses: HashSet<&String> = listed.iter().flat_map(|it| &it.addresses).collect();
+        Self {
+            object: object.cloned(),
+            is_full: listed.len() > MAX_ENDPOINTS_ADDRESSES,
+            left_out: addresses.len().saturating_sub(MAX_ENDPOINTS_ADDRESSES),
+            changed: BTreeSet::new(),
+        }
     }
 
     /// Whether the object says what is wanted at these addresses. If it is not known, the answer is no.
@@ -61,10 +72,9 @@ impl KeptListing {
         if premise.endpoints_object == EndpointsMode::Off {
             return object.is_none();
         }
-        let is_full = self.left_out > 0;
         self.changed.extend(addresses);
         // The object may have room for all now, and its annotation would have to go.
-        if is_full && self.changed.len() >= self.left_out {
+        if self.is_full && self.changed.len() >= self.left_out {
             return false;
         }
         let subsets = object.and_then(|object| object.subsets.as_deref()).unwrap_or_default();
@@ -74,7 +84,7 @@ impl KeptListing {
         let wanted = wanted_at(premise, wanted, addresses);
         let has_room = |(endpoint, _): &Listed<'_>| known.contains(&*endpoint.address.to_string());
         let wanted: Vec<Listed<'_>> =
-            wanted.into_iter().filter(|it| !is_full || has_room(it)).collect();
+            wanted.into_iter().filter(|it| !self.is_full || has_room(it)).collect();
         let subsets = listing::subsets(&wanted);
         lines_of(&subsets, |_| true) == listed
     }

@@ -121,8 +121,9 @@ impl Planner {
             false => None,
             // An instance leaves the slices first, and the next plan is for the Endpoints.
             true => match self.endpoints_paused_until(subject) {
-                None if slices.is_empty() => return None,
-                until => Some(until.unwrap_or(clocks.now)),
+                Some(until) => Some(until),
+                None if !slices.is_empty() && plan.defer_endpoints() => Some(clocks.now),
+                None => return None,
             },
         };
         let again_at = permits.requeue_at().into_iter().chain(endpoints_at).min();

@@ -292,3 +292,47 @@ fn the_endpoints_object_is_planned_only_if_it_may_have_to_change() {
     assert!(dies(&mut kept, ROOM), "it has room for all now");
     assert!(dies(&mut kept, 7), "it lists that one");
 }
+
+#[test]
+fn the_endpoints_object_waits_for_one_plan_and_no_longer() {
+    let mut course = Course::begin(3, EndpointsMode::Publish);
+    for _ in 0..3 {
+        course.plan().unwrap();
+    }
+    let kept = course.kept.as_mut().unwrap();
+    assert!(kept.defer_endpoints());
+    assert!(!kept.defer_endpoints(), "once");
+    kept.leave_open(BTreeSet::new());
+    assert!(kept.defer_endpoints(), "once after each plan for everything");
+}
+
+#[test]
+fn an_instance_that_serves_again_is_missed_in_the_endpoints_object_although_a_slice_is_being_deleted()
+ {
+    let world = World::new();
+    let mut everything = fleet(0..960, &ports(&[("http", 8080)]));
+    let drains = everything[7].clone();
+    everything[7].conditions = DRAINING;
+    everything[7].in_endpoints = None;
+    let mut course = Course::begin(100, EndpointsMode::Publish);
+    course.server = world.published(&everything);
+    let mut published = course.look();
+    let mut going = published[3].as_ref().clone();
+    going.metadata.name = Some("zzz-going".to_owned());
+    going.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+    published.push(Arc::new(going));
+    let list = course.list.as_ref();
+    let mut kept = KeptPlan::after(premise(&course.world), &published, list, true);
+    everything[7] = drains;
+    let since = Since {
+        slices: &published,
+        endpoints: list,
+        touched: BTreeSet::from([everything[7].address]),
+        wall: Timestamp::UNIX_EPOCH,
+    };
+    let wanted = |_: &BTreeSet<IpAddr>| everything.clone();
+    let changed = kept.plan(since, wanted, |wanted, _| wanted).unwrap();
+    assert_eq!(changed.slices.writes().count(), 1);
+    assert!(changed.endpoints_may_differ);
+}
