@@ -107,6 +107,10 @@ fn each_thing_that_is_wrong_fails_its_own_check() {
         it.election = Ok(Some(Election { holder: "one".to_owned(), renews: false }));
     };
     assert_eq!(failed(unrenewed), [Check::Leader]);
+    let told = verdicts(unheld);
+    let leader = told.iter().find(|it| it.check == Check::Leader).unwrap();
+    assert!(format!("{leader:?}").contains("no replica holds Lease"), "{leader:?}");
+    assert_eq!(failed(|it| it.proof = Ok(Some(Duration::from_secs(60)))), []);
     assert_eq!(failed(|it| it.proof = Ok(Some(Duration::from_secs(61)))), [Check::Path]);
     assert_eq!(failed(|it| it.proof = Ok(None)), [Check::Path]);
     let unannounced = Explained::Unannounced(Key::new("beatkeeper", "beatkeeper"));
@@ -132,6 +136,11 @@ fn a_crd_that_is_there_and_of_no_use_fails_its_check() {
         move |it: &mut Facts| change(it.crd.as_mut().unwrap().as_mut().unwrap())
     };
     assert_eq!(failed(crd(|it| it.status = None)), [Check::Crd]);
+    let unestablished = json!({ "conditions": [{ "type": "Established", "status": "False" }] });
+    assert_eq!(
+        failed(|it| it.crd.as_mut().unwrap().as_mut().unwrap().status = read(unestablished)),
+        [Check::Crd]
+    );
     assert_eq!(failed(crd(|it| it.spec.versions[0].served = false)), [Check::Crd]);
     assert_eq!(failed(crd(|it| it.spec.versions[0].storage = false)), [Check::Crd]);
     let described = |it: &mut CustomResourceDefinition| {
@@ -217,17 +226,18 @@ fn a_stalled_registration_fails_its_check_and_another_condition_does_not() {
 
 #[test]
 fn an_address_in_an_allowed_range_is_fine_unless_it_is_in_a_network_of_the_cluster() {
-    let declared = |address: &str| {
-        let instances = json!([{ "name": "vm", "addresses": [address] }]);
+    let declared = |addresses: &[&str]| {
+        let instances = json!([{ "name": "vm", "addresses": addresses }]);
         failed(|it| {
             it.registrations.as_mut().unwrap()[0].spec.instances = read(instances);
             let flags = ["--outside-range=shop=192.0.2.0/24", "--cluster-network=192.0.2.128/25"];
             operator(|it| it.args.extend(flags.map(str::to_owned)))(it);
         })
     };
-    assert_eq!(declared("192.0.2.1"), []);
-    assert_eq!(declared("192.0.2.129"), [Check::OutsideRanges]);
-    assert_eq!(declared("198.51.100.1"), [Check::OutsideRanges]);
+    assert_eq!(declared(&["192.0.2.1"]), []);
+    assert_eq!(declared(&["192.0.2.129"]), [Check::OutsideRanges]);
+    assert_eq!(declared(&["198.51.100.1"]), [Check::OutsideRanges]);
+    assert_eq!(declared(&["192.0.2.1", "198.51.100.1"]), [Check::OutsideRanges], "one of two");
 }
 
 #[test]
@@ -282,6 +292,24 @@ fn the_rights_for_reviews_are_asked_of_an_operator_that_guards_something() {
     assert!(!asks(None));
     assert!(asks(Some("--metrics-secure")));
     assert!(asks(Some("--explain-bind-address=127.0.0.1:8082")));
+}
+
+#[test]
+fn gateways_are_found_by_a_right_in_the_namespace_of_the_operator_that_one_for_all_namespaces_includes()
+ {
+    let lists = |flags: &[&str]| {
+        let mut operator = Operator::example();
+        operator.args.extend(flags.iter().map(|it| (*it).to_owned()));
+        let needed = rights::needed_by(&operator);
+        let own = Some("beatkeeper".to_owned());
+        needed
+            .iter()
+            .filter(|it| it.verb == "list" && it.name.is_none() && it.namespace == own)
+            .count()
+    };
+    assert_eq!(lists(&["--gateway-cert-dir=/certs"]), 0);
+    assert_eq!(lists(&["--gateway-cert-dir=/certs", "--namespace=shop"]), 1);
+    assert_eq!(lists(&["--namespace=shop"]), 0);
 }
 
 #[test]
