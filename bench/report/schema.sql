@@ -1,6 +1,6 @@
 -- The raw results: a CSV file NAME.csv of any part is added to the table NAME. Times are seconds. All tables that begin
 -- with `system` have the same first columns: what identifies the run of a line.
---   system     beatkeeper, etcd, redis or zookeeper
+--   system     beatkeeper, gateway (beatkeeper with beats through one), etcd, redis or zookeeper
 --   variant    what differs from the usual setup; empty for the usual setup, also where the file has nothing
 --   instances  how many instances beat
 --   beats      how many renewals are due per second

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn without_results_all_targets_are_not_measured_and_there_are_no_tables() {
         let (_folder, text) = report(&[]);
-        assert_eq!(text.matches("|  | not measured |").count(), 26, "{text}");
+        assert_eq!(text.matches("|  | not measured |").count(), 29, "{text}");
         assert_eq!(text.matches("\n## ").count(), 1, "{text}");
     }
 

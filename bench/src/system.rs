@@ -18,6 +18,8 @@ use crate::messages::Instance;
 pub enum System {
     /// Heartbeat Leases on a real control plane, and EndpointSlices.
     Beatkeeper,
+    /// The same, with beats through a gateway.
+    Gateway,
     /// Keys with an etcd lease.
     Etcd,
     /// Keys with an expiry, and keyspace notifications.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::messages::Instance;
 use crate::metrics;
 use crate::process::{free_port, until_it_answers};
-use crate::system::{Part, Setup};
+use crate::system::{Part, Setup, System};
 
 /// The namespace of all objects.
 pub const NAMESPACE: &str = "bench";
@@ -45,7 +45,8 @@ pub fn name_of(service: u32) -> String {
 pub struct Cluster {
     /// The control plane.
     pub plane: ControlPlane,
-    client: Client,
+    /// A client that may do everything.
+    pub client: Client,
     data: PathBuf,
     services: u32,
 }
@@ -185,6 +186,7 @@ async fn register(client: &Client, name: &str, setup: &Setup) -> Result<()> {
             "ttl": format!("{}s", setup.ttl.as_secs()),
             "interval": format!("{}s", setup.interval.as_secs()),
             "ports": ports,
+            "carrier": if setup.system == System::Gateway { "Gateway" } else { "Lease" },
         },
     }))?;
     let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);

@@ -6,15 +6,12 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use beatkeeper_test_support::write_gateway_certificates;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::ServiceAccount,
 };
 use kube::api::PostParams;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
@@ -27,28 +24,7 @@ pub struct Certificates(tempfile::TempDir);
 impl Certificates {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.distinguished_name.push(rcgen::DnType::CommonName, "beatkeeper-gateway-ca");
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let names = [
-            ("beats", "127.0.0.1"),
-            ("streams", "beatkeeper-gateway"),
-            ("operator", "beatkeeper-operator"),
-        ];
-        for (role, name) in names {
-            let folder = folder.path().join(role);
-            std::fs::create_dir(&folder).unwrap();
-            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-            params.extended_key_usages =
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-            let key = KeyPair::generate().unwrap();
-            let certificate = params.signed_by(&key, &ca).unwrap();
-            std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
-            std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
-            std::fs::write(folder.join("ca.crt"), ca.pem()).unwrap();
-        }
+        write_gateway_certificates(folder.path()).unwrap();
         Self(folder)
     }
 
